@@ -1,0 +1,738 @@
+"""The decisions: events in, the next record, journal entries and effects out. Pure: no clock, no socket, no uuid.
+
+`decide` is about one participant, `decide_exam` about one exam. A shell loads the record, calls, saves the returned record
+and entries in one atomic step (nothing if `decision.participant is participant`), and performs the effects in their order.
+Calling twice with the same arguments gives the same answer, so a shell may decide again after a lost race.
+
+Each handler below changes the record for one kind of event; `_settle` then does what every change needs: the label and its
+entry, offline time, the one outstanding deadline, the version, and the publication if something visible changed.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from typing import Any, assert_never
+
+from msgspec import Struct
+from msgspec.structs import force_setattr, replace
+
+from core import attention, effects, incidents, lifecycle, presence
+from core import messages as m
+from core.errors import CloseCode
+from core.events import (
+    CommandIssued,
+    ConnectionLost,
+    DeadlineReached,
+    ExamClosed,
+    ExamCommandIssued,
+    ExamEvent,
+    ExamOpened,
+    HeartbeatReceived,
+    OwnerLost,
+    ParticipantEvent,
+    ReceiptReceived,
+    ReconnectOrdered,
+    StatusReported,
+    StudentMessaged,
+    SweepCounted,
+)
+from core.exam import Exam
+from core.journal import Entry, EntryKind
+from core.lifecycle import LifecycleEvent
+from core.participant import LIVE, RUNNING, Lifecycle, Participant, PendingCommand, Session
+from core.policy import MAX_NAME_CHARACTERS
+from core.snapshot import visible
+
+_MAX_DONE = 12
+_MAX_PENDING = 16
+_MAX_PAST_ATTEMPTS = 3
+_MAX_STANDING = 16
+SESSION_MAX_AGE_SECONDS = 7_200.0
+"""Told to pages in `joined`: API Gateway cuts a connection after two hours (its quotas page), so they renew before."""
+
+
+class Decision(Struct, frozen=True):
+    """What follows from an event on a participant."""
+
+    participant: Participant
+    entries: tuple[Entry, ...] = ()
+    effects: tuple[effects.ParticipantEffect, ...] = ()
+
+
+class ExamDecision(Struct, frozen=True):
+    """What follows from an event on an exam."""
+
+    exam: Exam
+    entries: tuple[Entry, ...] = ()
+    effects: tuple[effects.ExamEffect, ...] = ()
+
+
+class _Draft:
+    """A decision while it is being made: the record as it stands, and what has been collected for it.
+
+    `after` is `before` itself until something changes, then a copy that only this draft knows.
+    """
+
+    __slots__ = ("after", "before", "closing", "effects", "event", "exam", "lines", "now")
+
+    def __init__(self, before: Participant, event: ParticipantEvent, exam: Exam, now: float) -> None:
+        self.before = before
+        self.after = before
+        self.event = event
+        self.exam = exam
+        self.now = now
+        self.lines: list[tuple[EntryKind, str, dict[str, str]]] = []
+        self.effects: list[effects.ParticipantEffect] = []
+        self.closing: list[effects.ParticipantEffect] = []
+
+    def change(self, **fields: Any) -> None:
+        """Set fields of the record: on a copy of our own, made once, since a copy of each step would cost the most of a decision."""
+        if self.after is self.before:
+            self.after = copy.copy(self.before)
+        for name, value in fields.items():
+            force_setattr(self.after, name, value)
+
+    def note(self, kind: EntryKind, cause: str, **fields: str) -> None:
+        """Add a journal line."""
+        self.lines.append((kind, cause, fields))
+
+    def send(self, connection: str, frame: m.ServerFrame) -> None:
+        """Send a frame to a connection."""
+        self.effects.append(effects.Send(connection, frame))
+
+    def ack(self, connection: str, **reference: Any) -> None:
+        """Acknowledge the event's frame, last of all."""
+        frame = m.Ack(m.AckData(server_time=_milliseconds(self.event.received_at), **reference))
+        self.closing.append(effects.Ack(connection, frame))
+
+    def refuse(self, connection: str, code: str, message: str, action: str, **reference: Any) -> None:
+        """Answer the event's frame with an error that changes nothing."""
+        self.closing.append(
+            effects.Send(connection, m.Error(m.ErrorData(code=code, message=message, action=action, **reference)))
+        )
+
+
+def decide(participant: Participant, event: ParticipantEvent, exam: Exam, now: float) -> Decision:
+    """What follows from this event for this participant; `now` is the service's clock in epoch seconds."""
+    if participant.home != exam.here:
+        return Decision(participant, effects=(effects.Forward(participant.key, event),))
+    draft = _Draft(participant, event, exam, now)
+    _HANDLERS[type(event)](draft, event)
+    return _settle(draft)
+
+
+# --- a page speaks --------------------------------------------------------------------------------------------------------
+
+
+def _status_reported(draft: _Draft, event: StatusReported) -> None:
+    """A report: joins if its connection is new, is acked again if it is old, else moves the record on."""
+    record, report, exam = draft.after, event.report, draft.exam
+    attempt_id = str(report.quiz_attempt_id)
+    began = False
+    action, reference = "lmsQuizMonitoringStudent", {} if report.seq is None else {"seq": report.seq}
+    if exam.state == "closed":
+        draft.refuse(event.connection, "exam_closed", "the exam is closed; nothing is recorded", action, **reference)
+        return
+    if attempt_id != record.quiz_attempt_id:
+        if attempt_id in record.past_attempts:
+            draft.refuse(event.connection, "attempt_over", "a newer attempt has begun", action, **reference)
+            return
+        _begin_attempt(draft, event, attempt_id)
+        began = True
+    session = _session_for(draft, event)
+    if session is None:
+        return  # an overtaken frame of a replaced connection: not applied and not acked
+    joining = draft.before.session_of(event.connection) is None
+    if joining:
+        _welcome(draft, event, session)
+    repeated = report.seq is not None and report.seq <= session.seq
+    overtaken = report.seq is None and event.received_at < session.applied_at
+    if repeated or overtaken:
+        if report.attempt_state == "submitted":
+            _step(draft, "submit")  # safe in any order: nothing but a new attempt follows a submission
+    else:
+        _apply(draft, event, session)
+    if joining or began:
+        _resend_commands(draft, event.connection)
+    if report.seq is not None:
+        draft.ack(event.connection, seq=report.seq)
+
+
+def _begin_attempt(draft: _Draft, event: StatusReported, attempt_id: str) -> None:
+    """Start (again): counters from zero, the version goes on, pages of the old attempt are closed."""
+    old = draft.after
+    for session in old.sessions:
+        if session.presence in LIVE and session.connection != event.connection:
+            draft.closing.append(effects.Close(session.connection, CloseCode.REPLACED, "a new attempt has begun"))
+    past = (*old.past_attempts, old.quiz_attempt_id)[-_MAX_PAST_ATTEMPTS:] if old.quiz_attempt_id else ()
+    draft.after = Participant(
+        *old.key,
+        home=old.home,
+        home_epoch=old.home_epoch,
+        version=old.version,
+        schema=old.schema,
+        lifecycle=lifecycle.step(old.lifecycle, "begin"),
+        quiz_attempt_id=attempt_id,
+        past_attempts=past,
+        student_name=old.student_name,
+        group=old.group,
+        done=old.done,
+        commands=old.commands if not old.quiz_attempt_id else (),
+        flags=old.flags if not old.quiz_attempt_id else (),
+        check_at=old.check_at,
+    )
+    report = event.report
+    ids = (report.quiz_participant_id, report.quiz_result_id, report.topic_uuid)
+    draft.note(
+        "attempt",
+        "reported",
+        before=old.quiz_attempt_id,
+        after=attempt_id,
+        text=" ".join("" if i is None else str(i) for i in ids).strip(),
+    )
+    if draft.exam.state == "paused":
+        draft.change(lifecycle=lifecycle.step(draft.after.lifecycle, "pause"))
+    for command in draft.exam.standing:
+        over = command.expires_at <= draft.now or (command.command == "pause" and draft.exam.state != "paused")
+        if not over and command.command not in ("resume", "acknowledge"):
+            _command(draft, command)
+
+
+def _session_for(draft: _Draft, event: StatusReported) -> Session | None:
+    """The session that this report belongs to, taken over by its connection if that is newer; None if it is older."""
+    connection = event.connection
+    session_id = event.report.tab_id or connection
+    known = next((s for s in draft.after.sessions if s.id == session_id), None)
+    if known is not None and known.connection == connection:
+        return known
+    if known is None:
+        fresh = Session(session_id, connection, event.connected_at, presence="offline")
+        sessions, evicted = presence.admitted(draft.after.sessions, fresh)
+        if evicted is not None:
+            draft.closing.append(effects.Close(evicted.connection, CloseCode.REPLACED, "a fourth page was opened"))
+            draft.note("session", "evicted", before=evicted.id, after=fresh.id)
+        if any(s.presence in LIVE for s in sessions):
+            draft.note("session", "opened", after=fresh.id)
+        draft.change(sessions=sessions)
+        return fresh
+    if event.connected_at < known.connected_at:
+        draft.closing.append(effects.Close(connection, CloseCode.REPLACED, "this page has a newer connection"))
+        return None
+    if known.presence == "connected":
+        draft.closing.append(effects.Close(known.connection, CloseCode.REPLACED, "this page has a newer connection"))
+    taken = replace(known, connection=connection, connected_at=event.connected_at, planned_until=0.0)
+    _put_session(draft, taken)
+    return taken
+
+
+def _welcome(draft: _Draft, event: StatusReported, session: Session) -> None:
+    """Tell a page that speaks our protocol which session it is; the paper's own clients hear nothing new."""
+    report = event.report
+    alive = presence.renewed(session, event.received_at, _promise(draft, report.next_ms, session.attention == "away"))
+    _put_session(draft, alive)
+    if report.seq is None and report.tab_id is None:
+        return
+    record = draft.after
+    state: Lifecycle = "in_progress" if record.lifecycle == "not_joined" else record.lifecycle
+    end = event.time_end
+    draft.send(
+        event.connection,
+        m.Joined(
+            m.JoinedData(
+                session_id=session.id,
+                last_seq=session.seq,
+                server_time=_milliseconds(event.received_at),
+                lifecycle=state,
+                time_end=record.time_end if end in (None, record.time_end_reported) else end,
+                max_age_s=SESSION_MAX_AGE_SECONDS,
+            )
+        ),
+    )
+
+
+def _apply(draft: _Draft, event: StatusReported, session: Session) -> None:
+    """Take over what a report says. An absent field means unchanged."""
+    report, at = event.report, event.received_at
+    away = report.user_status == "away"
+    session = replace(
+        session,
+        attention=presence.attention_of(report.user_status),
+        seq=session.seq if report.seq is None else report.seq,
+        applied_at=at,
+    )
+    if report.user_status == "offline":
+        session = replace(session, presence="left")
+    else:
+        session = presence.renewed(session, at, _promise(draft, report.next_ms, away))
+    _put_session(draft, session)
+    record = draft.after
+    fields: dict[str, Any] = {"last_seen": max(at, record.last_seen)}
+    if report.question_number_current is not None:
+        fields["question_number_current"] = report.question_number_current
+    if report.question_answered is not None:
+        fields["question_answered"] = report.question_answered
+    if report.question_total is not None:
+        fields["question_total"] = report.question_total
+    if report.score is not None:
+        fields["score"] = report.score
+    if event.time_start is not None:
+        fields["time_start"] = event.time_start
+    if event.time_end is not None and event.time_end != record.time_end_reported:
+        fields["time_end_reported"] = event.time_end
+        fields["granted_seconds"] = 0.0  # the page has applied what was granted: its end includes it
+    if event.group and event.group != record.group:
+        fields["group"] = event.group
+    name = event.name or (report.student_name if not record.student_name else None)
+    if name and name[:MAX_NAME_CHARACTERS] != record.student_name:
+        fields["student_name"] = name[:MAX_NAME_CHARACTERS]
+    draft.change(**fields)
+    _step(draft, "submit" if report.attempt_state == "submitted" else "report")
+
+
+def _heartbeat_received(draft: _Draft, event: HeartbeatReceived) -> None:
+    """Nothing changed: the lease is renewed."""
+    session = draft.after.session_of(event.connection)
+    if session is None or session.presence == "left":
+        draft.refuse(
+            event.connection,
+            "report_first",
+            "this connection has no session; send a status report first",
+            "lmsQuizMonitoringHeartbeat",
+        )
+        return
+    beat = event.heartbeat
+    promise = _promise(draft, beat.next_ms, session.attention == "away")
+    _put_session(draft, presence.renewed(session, event.received_at, promise))
+    draft.change(last_seen=max(event.received_at, draft.after.last_seen))
+    if beat.echo:
+        draft.ack(event.connection, seq=session.seq or None)
+
+
+def _student_messaged(draft: _Draft, event: StudentMessaged) -> None:
+    """A chat line or a hand: published once, acked as often as it is sent."""
+    record = draft.after
+    if not _is_done(record, event.message_id):
+        _mark_done(draft, event.message_id)
+        if event.kind != "chat":
+            _flag(draft, "hand_raised", event.kind == "raise_hand")
+        draft.note("message", event.kind, reference=event.message_id, actor="student", text=event.text)
+        frame = m.StudentMessage(
+            m.MessageData(event.message_id, record.student_id, event.kind, event.text, _milliseconds(event.received_at))
+        )
+        draft.effects.append(effects.PublishMessage(record.key.exam, record.group, frame))
+    draft.ack(event.connection, message_id=event.message_id)
+
+
+def _receipt_received(draft: _Draft, event: ReceiptReceived) -> None:
+    """A command arrived at the page, or the student confirmed it: a repeat changes nothing and is acked again."""
+    command_id, outcome = str(event.receipt.command_id), event.receipt.outcome
+    confirmation = f"{command_id} confirmed"
+    pending = next((c for c in draft.after.commands if c.command_id == command_id), None)
+    news = (outcome == "delivered" and pending is not None and not pending.delivered) or (
+        outcome == "confirmed" and _is_done(draft.after, command_id) and not _is_done(draft.after, confirmation)
+    )
+    if news:
+        if pending is not None:
+            draft.change(commands=tuple(c for c in draft.after.commands if c is not pending))
+        if outcome == "confirmed":
+            _mark_done(draft, confirmation)
+        draft.note("receipt", outcome, reference=command_id, after=outcome, actor="student")
+        _command_status(draft, command_id, outcome)
+    draft.ack(event.connection, command_id=command_id)
+
+
+# --- a connection or the clock speaks -------------------------------------------------------------------------------------
+
+
+def _connection_lost(draft: _Draft, event: ConnectionLost) -> None:
+    """A socket is gone. If its session has a newer one already, nothing happened."""
+    session = draft.after.session_of(event.connection)
+    if session is None or session.presence not in LIVE:
+        return
+    policy, at = draft.exam.policy, event.received_at
+    if event.reason == "left":
+        _put_session(draft, replace(session, presence="left"))
+    elif event.reason == "lost_by_us":
+        _put_session(draft, presence.lost_by_us(session, at, policy))
+    elif session.presence == "connected":
+        _put_session(draft, presence.dropped(session, at, policy))
+
+
+def _owner_lost(draft: _Draft, event: OwnerLost) -> None:
+    """The process that held the sockets died: all sessions get the time to find another one."""
+    sessions = tuple(presence.lost_by_us(s, event.received_at, draft.exam.policy) for s in draft.after.sessions)
+    if sessions != draft.after.sessions:
+        draft.change(sessions=sessions)
+
+
+def _reconnect_ordered(draft: _Draft, event: ReconnectOrdered) -> None:
+    """We send a page elsewhere, or away for a moment: the silence that follows is planned."""
+    session = draft.after.session_of(event.connection)
+    if session is None or session.presence not in LIVE:
+        return
+    policy = draft.exam.policy
+    _put_session(draft, presence.planned(session, event.received_at, event.after_ms / 1000, policy))
+    draft.send(event.connection, m.Reconnect(m.ReconnectData(event.after_ms, event.reason, event.url)))
+
+
+def _deadline_reached(draft: _Draft, event: DeadlineReached) -> None:
+    """The outstanding deadline is due: see what has lapsed. A stray one is ignored, an early one asked for again."""
+    record, now = draft.after, draft.now
+    if event.at != record.check_at:
+        return
+    if now < event.at:
+        draft.effects.append(effects.SetDeadline(record.key, event.at))
+        return
+    draft.change(check_at=None)
+    if draft.exam.state == "closed":
+        return
+    sessions = tuple(presence.lapsed(s, now, draft.exam.hold_until) for s in record.sessions)
+    if sessions != record.sessions:
+        draft.change(sessions=sessions)
+    time_out = _times_out_at(draft.after, draft.exam)
+    if time_out is not None and time_out <= now:
+        _step(draft, "time_out")
+    _expire_commands(draft)
+
+
+# --- a proctor speaks -----------------------------------------------------------------------------------------------------
+
+
+def _command_issued(draft: _Draft, event: CommandIssued) -> None:
+    """A proctor's command takes effect on the record, is saved, and only then is sent."""
+    _command(draft, event)
+
+
+_STEPS: dict[m.CommandName, LifecycleEvent] = {"pause": "pause", "resume": "resume", "terminate": "terminate"}
+
+
+def _command(draft: _Draft, event: CommandIssued) -> None:
+    """Apply a command once. What can't be done here is refused, with the reason; a repeat changes nothing."""
+    if _is_done(draft.after, event.command_id):
+        return
+    reason = _refusal(draft, event)
+    _mark_done(draft, event.command_id)
+    if reason:
+        draft.note(
+            "command", event.command, reference=event.command_id, after="refused", actor=event.issued_by, text=reason
+        )
+        _command_status(draft, event.command_id, "refused", reason)
+        return
+    if event.command in _STEPS:
+        _step(draft, _STEPS[event.command])
+    if event.command == "update" and event.extra_minutes is not None:
+        draft.change(granted_seconds=draft.after.granted_seconds + event.extra_minutes * 60)
+    if event.command == "warn":
+        _flag(draft, "warned", True)
+    if event.command == "flag":
+        _flag(draft, "flagged", True)
+    if event.command == "acknowledge":
+        _flag(draft, "hand_raised", False)
+        _flag(draft, "flagged", False)
+    text = " ".join(part for part in (event.reason_code, event.text) if part)
+    draft.note("command", event.command, reference=event.command_id, after="accepted", actor=event.issued_by, text=text)
+    if event.command in ("flag", "acknowledge"):
+        _command_status(draft, event.command_id, "confirmed")  # the student's page has no part in these
+        return
+    connection = draft.after.connection
+    pending = PendingCommand(
+        event.command_id, event.command, event.expires_at, event.text, event.extra_minutes, sent=connection is not None
+    )
+    draft.change(commands=(*draft.after.commands, pending)[-_MAX_PENDING:])
+    if connection is not None:
+        draft.send(connection, _command_frame(pending))
+    _command_status(draft, event.command_id, "accepted" if connection is None else "sent")
+
+
+def _refusal(draft: _Draft, event: CommandIssued) -> str:
+    """Why this command can't be carried out here; empty if it can."""
+    record = draft.after
+    if event.only_group and record.group != event.only_group:
+        return f"not in group {event.only_group}"
+    if event.expires_at <= draft.now:
+        return "expired before it was decided"
+    if event.command in _STEPS and not lifecycle.allows(record.lifecycle, _STEPS[event.command]):
+        return f"not possible while {record.lifecycle}"
+    if event.command == "update" and (record.lifecycle not in RUNNING or record.time_end_reported is None):
+        return "no attempt with a known end is in progress"
+    return ""
+
+
+def _resend_commands(draft: _Draft, connection: str) -> None:
+    """On a new connection: everything that waits for a receipt goes out (again)."""
+    if not draft.after.commands:
+        return
+    for command in draft.after.commands:
+        draft.send(connection, _command_frame(command))
+        if not command.sent:
+            _command_status(draft, command.command_id, "sent")
+    draft.change(commands=tuple(replace(c, sent=True) for c in draft.after.commands))
+
+
+def _expire_commands(draft: _Draft) -> None:
+    """Give up what nobody received in time, and say so."""
+    expired = [c for c in draft.after.commands if c.expires_at <= draft.now]
+    if not expired:
+        return
+    draft.change(commands=tuple(c for c in draft.after.commands if c.expires_at > draft.now))
+    for command in expired:
+        draft.note("receipt", "expired", reference=command.command_id, after="expired")
+        _command_status(draft, command.command_id, "expired")
+
+
+# --- what every change needs ----------------------------------------------------------------------------------------------
+
+
+def _settle(draft: _Draft) -> Decision:
+    """Finish a decision: label, offline time, away episodes, deadline, version, publication, order of effects."""
+    before = draft.before
+    if draft.after is before:
+        return Decision(before, (), (*draft.effects, *draft.closing))
+    _track_attention(draft)
+    _track_label(draft)
+    check_at = _rolling_check(draft)
+    version = max(before.version + 1, int(draft.now * 1000))
+    draft.change(version=version, check_at=check_at)
+    after = draft.after
+    wanted: list[effects.ParticipantEffect] = []
+    if check_at is not None and check_at != before.check_at:
+        wanted.append(effects.SetDeadline(after.key, check_at))
+    if visible(before) != visible(after):
+        wanted.append(effects.PublishView(after.key, after.group))
+    wanted += draft.effects
+    wanted += draft.closing
+    entries = tuple(
+        Entry(*after.key, version, n, draft.event.received_at, kind, cause, **fields)
+        for n, (kind, cause, fields) in enumerate(draft.lines)
+    )
+    return Decision(after, entries, tuple(wanted))
+
+
+def _track_attention(draft: _Draft) -> None:
+    """Count away episodes, and flag a second page."""
+    after, at = draft.after, draft.event.received_at
+    is_away = after.lifecycle == "in_progress" and after.attention == "away"
+    if is_away or after.away_since is not None:
+        record = attention.tracked(after, is_away, at, draft.exam.policy.away_counts_after_seconds)
+        if record is not None:
+            draft.change(
+                away_count=record.away_count,
+                away_seconds=record.away_seconds,
+                away_since=record.away_since,
+                away_counted=record.away_counted,
+                last_away_since=record.last_away_since,
+                last_away_ended_at=record.last_away_ended_at,
+            )
+    if len(after.sessions) > 1 or "several_pages" in after.flags:
+        _flag(draft, "several_pages", sum(s.presence in LIVE for s in after.sessions) > 1)
+
+
+def _track_label(draft: _Draft) -> None:
+    """Journal a change of label; measure offline time, less what incidents account for."""
+    before, after, at = draft.before, draft.after, draft.event.received_at
+    was, is_now = before.label, after.label
+    if is_now == "offline" and after.offline_since is None:
+        draft.change(offline_since=at)
+    elif is_now != "offline" and after.offline_since is not None:
+        since, until = after.offline_since, max(at, after.offline_since)
+        excused = incidents.seconds_in_incidents(draft.exam.incidents, since, until)
+        draft.change(offline_since=None, offline_seconds=after.offline_seconds + until - since - excused)
+    if was == is_now:
+        return
+    if was in ("reconnecting", "offline") and is_now in ("active", "away"):
+        draft.change(reconnects=after.reconnects + 1)
+    draft.lines.append(("label", _cause(draft.event), {"before": was, "after": is_now}))
+
+
+def _cause(event: ParticipantEvent) -> str:
+    """What brought a change of label about, in the journal's words."""
+    match event:
+        case StatusReported():
+            return "reported"
+        case HeartbeatReceived():
+            return "heartbeat"
+        case ConnectionLost():
+            return event.reason
+        case OwnerLost() | ReconnectOrdered():
+            return "lost_by_us"
+        case DeadlineReached():
+            return "deadline"
+        case CommandIssued():
+            return f"command {event.command}"
+        case StudentMessaged() | ReceiptReceived():
+            return "reported"
+        case _:
+            assert_never(event)
+
+
+def _rolling_check(draft: _Draft) -> float | None:
+    """The one outstanding deadline: kept while it is early enough, set anew when it is due or too late."""
+    after, exam = draft.after, draft.exam
+    if exam.state == "closed":
+        return None
+    due: list[float] = [command.expires_at for command in after.commands]
+    if after.lifecycle in RUNNING:
+        due += [at for s in after.sessions if (at := presence.due(s, exam.hold_until)) is not None]
+        time_out = _times_out_at(after, exam)
+        if time_out is not None:
+            due.append(time_out)
+    if not due:
+        return after.check_at
+    wanted = max(min(due), draft.now) if after.check_at is None else min(due)
+    return wanted if after.check_at is None else min(wanted, after.check_at)
+
+
+def _times_out_at(record: Participant, exam: Exam) -> float | None:
+    """When an attempt that is still running is over."""
+    if record.lifecycle not in RUNNING or record.time_end is None:
+        return None
+    return record.time_end + exam.policy.time_out_after_seconds
+
+
+def _step(draft: _Draft, event: LifecycleEvent) -> None:
+    """Move the lifecycle, if the table allows it."""
+    state = draft.after.lifecycle
+    if lifecycle.allows(state, event):
+        following = lifecycle.step(state, event)
+        if following != state:
+            draft.change(lifecycle=following)
+
+
+def _put_session(draft: _Draft, session: Session) -> None:
+    """Put a session in the place of the one with its id."""
+    sessions = draft.after.sessions
+    if len(sessions) == 1:
+        draft.change(sessions=(session,))
+    else:
+        draft.change(sessions=tuple(session if s.id == session.id else s for s in sessions))
+
+
+def _flag(draft: _Draft, flag: str, on: bool) -> None:
+    """Raise or lower a visible flag."""
+    flags = draft.after.flags
+    if on and flag not in flags:
+        draft.change(flags=(*flags, flag))
+    elif not on and flag in flags:
+        draft.change(flags=tuple(f for f in flags if f != flag))
+
+
+def _command_status(draft: _Draft, command_id: str, outcome: m.CommandOutcome, reason: str = "") -> None:
+    record = draft.after
+    draft.effects.append(effects.PublishCommandStatus(record.key.exam, command_id, record.student_id, outcome, reason))
+
+
+def _command_frame(command: PendingCommand) -> m.Command:
+    return m.Command(m.CommandData(command.command_id, command.command, command.text, command.extra_minutes))
+
+
+def _digest(reference: str) -> int:
+    """What `done` keeps of an id: 48 bits, so that the record stays small."""
+    return int.from_bytes(hashlib.blake2b(reference.encode(), digest_size=6).digest())
+
+
+def _is_done(record: Participant, reference: str) -> bool:
+    return _digest(reference) in record.done
+
+
+def _mark_done(draft: _Draft, reference: str) -> None:
+    draft.change(done=(*draft.after.done, _digest(reference))[-_MAX_DONE:])
+
+
+def _promise(draft: _Draft, next_ms: int | None, away: bool) -> float:
+    return presence.promise_seconds(next_ms, away, draft.exam.policy)
+
+
+def _milliseconds(at: float) -> float:
+    return round(at * 1000, 3)
+
+
+_HANDLERS: dict[type, Callable[[_Draft, Any], None]] = {
+    StatusReported: _status_reported,
+    HeartbeatReceived: _heartbeat_received,
+    StudentMessaged: _student_messaged,
+    ReceiptReceived: _receipt_received,
+    ConnectionLost: _connection_lost,
+    OwnerLost: _owner_lost,
+    ReconnectOrdered: _reconnect_ordered,
+    DeadlineReached: _deadline_reached,
+    CommandIssued: _command_issued,
+}
+
+
+# --- the exam -------------------------------------------------------------------------------------------------------------
+
+
+def decide_exam(exam: Exam, event: ExamEvent, now: float) -> ExamDecision:
+    """What follows from this event for the exam as a whole."""
+    version = max(exam.version + 1, int(now * 1000))
+    match event:
+        case ExamOpened():
+            if exam.state == "open":
+                return ExamDecision(exam)
+            after = replace(exam, state="open", last_sweep_at=now, version=version)
+            return ExamDecision(after, _exam_entry(after, event, "opened", event.by), (_sweep(exam, "start"),))
+        case ExamClosed():
+            return _closed(exam, event, event.by, version)
+        case ExamCommandIssued():
+            return _exam_command(exam, event, now, version)
+        case SweepCounted():
+            return _swept(exam, event, now, version)
+        case _:
+            assert_never(event)
+
+
+def _closed(exam: Exam, event: ExamEvent, by: str, version: int) -> ExamDecision:
+    if exam.state == "closed":
+        return ExamDecision(exam)
+    after = replace(exam, state="closed", standing=(), version=version)
+    return ExamDecision(after, _exam_entry(after, event, "closed", by), (_sweep(exam, "stop"),))
+
+
+def _exam_command(exam: Exam, event: ExamCommandIssued, now: float, version: int) -> ExamDecision:
+    """A command to everyone: it stands for who joins later, and goes to each who is there."""
+    command = event.command
+    everyone = effects.CommandEveryone(exam.key, command)
+    if any(standing.command_id == command.command_id for standing in exam.standing):
+        return ExamDecision(exam, effects=(everyone,))  # a resend: who had it already ignores it
+    standing = tuple(c for c in exam.standing if c.expires_at > now)
+    state = exam.state
+    if state != "closed" and command.command in ("pause", "resume"):
+        state = "paused" if command.command == "pause" else "open"
+    after = replace(exam, standing=(*standing, command)[-_MAX_STANDING:], state=state, version=version)
+    return ExamDecision(after, _exam_entry(after, event, command.command, command.issued_by), (everyone,))
+
+
+def _swept(exam: Exam, event: SweepCounted, now: float, version: int) -> ExamDecision:
+    """The periodic look: incidents begin and end, and an exam that is long over closes."""
+    if exam.state == "closed":
+        return ExamDecision(exam)
+    after = replace(incidents.swept(exam, event, now), version=version)
+    if after.last_time_end is not None and now >= after.last_time_end + exam.policy.closes_after_seconds:
+        return _closed(after, event, "an hour after its end", version)
+    changed = tuple(i for i in after.incidents if i not in exam.incidents)
+    entries = tuple(
+        Entry(
+            *exam.key,
+            "",
+            version,
+            n,
+            event.received_at,
+            "incident",
+            incident.kind,
+            after="open" if incident.ended_at is None else "ended",
+            text=f"{incident.count} participants",
+        )
+        for n, incident in enumerate(changed)
+    )
+    published = (effects.PublishIncidents(exam.key, changed),) if changed else ()
+    return ExamDecision(after, entries, published)
+
+
+def _exam_entry(exam: Exam, event: ExamEvent, cause: str, actor: str) -> tuple[Entry, ...]:
+    return (Entry(*exam.key, "", exam.version, 0, event.received_at, "exam", cause, after=exam.state, actor=actor),)
+
+
+def _sweep(exam: Exam, action: Any) -> effects.ScheduleSweep:
+    return effects.ScheduleSweep(exam.key, action)

@@ -1,0 +1,70 @@
+"""The facts of an exam that a decision about one of its participants needs.
+
+Opened by the API, a roster or the first report; closed by the API or an hour after the last `time_end`. While it is closed
+there is no sweep and no lease.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from core.events import CommandIssued
+from core.messages import Incident
+from core.participant import ExamKey, Home
+from core.policy import Policy
+
+
+class Exam(Struct, frozen=True, omit_defaults=True):
+    """One exam. `here` is the side that decides, the same for all records of this store.
+
+    `hold_until`: no lease lapses before this moment (an open incident, or a gap of the service itself).
+    `incidents` are the open and the recent ones, oldest first: their time is never charged to a student.
+    `standing` are the commands to everyone that still hold for who joins now.
+    `moving_to` is the direction of a migration, if one is under way.
+    """
+
+    school: str
+    quiz_id: str
+    here: Home
+    policy: Policy = Policy()
+    state: Literal["open", "paused", "closed"] = "open"
+    version: int = 0
+    opened_at: float = 0.0
+    last_time_end: float | None = None
+    last_sweep_at: float | None = None
+    hold_until: float = 0.0
+    incidents: tuple[Incident, ...] = ()
+    standing: tuple[CommandIssued, ...] = ()
+    home_epoch: int = 0
+    moving_to: Home | None = None
+
+    @property
+    def key(self) -> ExamKey:
+        """The address of this exam."""
+        return ExamKey(self.school, self.quiz_id)
+
+    def open_incident(self, kind: Literal["silence", "service"]) -> Incident | None:
+        """The open incident of this kind, if there is one."""
+        return next((i for i in self.incidents if i.kind == kind and i.ended_at is None), None)
+
+
+def new_exam(key: ExamKey, here: Home, now: float, policy: Policy | None = None) -> Exam:
+    """An exam opened now."""
+    return Exam(*key, here=here, policy=policy or Policy(), opened_at=now, last_sweep_at=now)
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Exam)
+
+
+def encode(exam: Exam) -> bytes:
+    """The exam as a store keeps it: JSON, because people read it too and it is written rarely."""
+    return _encoder.encode(exam)
+
+
+def decode(stored: bytes | str) -> Exam:
+    """The exam from what a store kept. Raises `msgspec.ValidationError` if that is no exam."""
+    return _decoder.decode(stored)

@@ -1,0 +1,122 @@
+"""Who is connecting, and what they may do: a token's claims in, a `Principal` out.
+
+Tokens are JWTs (RFC 7519). PyJWT is imported late, so that a process which never checks a token does not pay for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from core.errors import TokenRejected
+from core.participant import ExamKey, ParticipantKey
+
+Role: TypeAlias = Literal["student", "proctor", "bridge"]
+SUBPROTOCOL = "proctorwire"
+_BEARER = "bearer."
+_CLOCK_SKEW_SECONDS = 30
+MIN_SECRET_BYTES = 32
+"""RFC 7518 section 3.2: an HS256 key is at least as long as the hash."""
+
+
+class Principal(Struct, frozen=True, omit_defaults=True):
+    """The bearer of a token. `subject` is the student's or proctor's id, `expires_at` epoch seconds."""
+
+    role: Role
+    school: str
+    subject: str
+    quiz_ids: tuple[str, ...]
+    expires_at: float
+    attempt_id: str = ""
+    name: str = ""
+    group: str = ""
+    endpoints: tuple[str, ...] = ()
+
+    @property
+    def participant(self) -> ParticipantKey:
+        """The one participant that a student's token is for."""
+        assert self.role == "student"  # `verify` gives students exactly one exam
+        return ParticipantKey(self.school, self.quiz_ids[0], self.subject)
+
+    def may_watch(self, exam: ExamKey) -> bool:
+        """Whether this is a proctor of the exam (or the bridge of a migration)."""
+        return self.role != "student" and exam.school == self.school and exam.quiz_id in self.quiz_ids
+
+
+def token_of(subprotocols: list[str], query_token: str | None) -> str | None:
+    """Find the token of a handshake: `Sec-WebSocket-Protocol: proctorwire, bearer.TOKEN`, else `?token=`."""
+    for offered in subprotocols:
+        if offered.startswith(_BEARER):
+            return offered.removeprefix(_BEARER)
+    return query_token or None
+
+
+def verify(token: str | None, keys: Mapping[str, str], now: float) -> Principal:
+    """The principal of a token signed with one of `keys` (`kid` to secret; the key `""` is for tokens without `kid`).
+
+    Raises `TokenRejected`: 401 if it is missing, malformed, badly signed or expired, 403 if it is ours but not for an exam.
+    """
+    import jwt
+
+    if not token:
+        raise TokenRejected("no token: send it as the subprotocol bearer.TOKEN or as ?token=")
+    try:
+        key = keys[jwt.get_unverified_header(token).get("kid", "")]
+        claims = jwt.decode(token, key, algorithms=["HS256"], options={"verify_exp": False, "verify_iat": False})
+    except KeyError:
+        raise TokenRejected("the token's kid names no key of this server") from None
+    except jwt.InvalidTokenError as exc:
+        raise TokenRejected(f"the token can't be verified: {exc}") from exc
+    principal = principal_of(claims)
+    if principal.expires_at + _CLOCK_SKEW_SECONDS < now:
+        raise TokenRejected("the token has expired; ask for a new one")
+    return principal
+
+
+def principal_of(claims: Mapping[str, Any]) -> Principal:
+    """The principal that verified claims stand for. Raises `TokenRejected` naming the claim that is missing or wrong."""
+    quiz = claims.get("quiz_id")
+    try:
+        principal = msgspec.convert(
+            {
+                "role": claims.get("role"),
+                "school": claims.get("school"),
+                "subject": claims.get("sub"),
+                "quiz_ids": [quiz] if isinstance(quiz, str) else quiz,
+                "expires_at": claims.get("exp"),
+                "attempt_id": claims.get("quiz_attempt_id", ""),
+                "name": claims.get("name", ""),
+                "group": claims.get("group", ""),
+                "endpoints": claims.get("endpoints", []),
+            },
+            Principal,
+        )
+    except msgspec.ValidationError as exc:
+        raise TokenRejected(f"the token's claims are wrong: {exc}") from exc
+    if not (principal.school and principal.subject and principal.quiz_ids):
+        raise TokenRejected("the token needs the claims school, sub and quiz_id", status=403)
+    if principal.role == "student" and (len(principal.quiz_ids) != 1 or not principal.attempt_id):
+        raise TokenRejected("a student's token needs one quiz_id and a quiz_attempt_id", status=403)
+    return principal
+
+
+def issue(principal: Principal, secret: str, kid: str = "") -> str:
+    """Sign a token for this principal with HS256."""
+    import jwt
+
+    claims: dict[str, Any] = {
+        "sub": principal.subject,
+        "role": principal.role,
+        "school": principal.school,
+        "quiz_id": principal.quiz_ids[0] if len(principal.quiz_ids) == 1 else list(principal.quiz_ids),
+        "exp": int(principal.expires_at),
+        "quiz_attempt_id": principal.attempt_id,
+        "name": principal.name,
+        "group": principal.group,
+        "endpoints": list(principal.endpoints),
+    }
+    claims = {name: value for name, value in claims.items() if value not in ("", [])}
+    return jwt.encode(claims, secret, algorithm="HS256", headers={"kid": kid} if kid else None)
