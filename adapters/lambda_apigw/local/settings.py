@@ -26,8 +26,8 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     timeout_seconds: float = 10.0
     #: At most this many execution environments, so at most this many invocations at a time.
     concurrency: int = 8
-    #: With every environment busy, False: wait for one (measured as `queue_ms`), because a laptop has few cores and AWS
-    #: would have started another; True: refuse, as AWS does when the account's or the function's concurrency is used up.
+    #: With every environment busy, False: wait for one (measured as `queue_ms`), because a laptop has few cores where
+    #: AWS would have started another; True: refuse, as AWS does when the function's concurrency is used up.
     throttle_at_cap: bool = False
     #: An environment unused for this long is ended. AWS publishes no figure.
     idle_seconds: float = 300.0
@@ -101,7 +101,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The one identity that may call `@connections`. Every function gets it in its environment, as a role's would be."""
+    """The one identity that may call `@connections`; every function gets it in its environment, as it would a role's."""
 
     access_key_id: str = "AKIDLOCAL"
     secret_access_key: str = "local-secret"  # noqa: S105  a test identity that opens nothing outside this process

@@ -6,6 +6,8 @@ and must not be presented as AWS's.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 
@@ -31,10 +33,10 @@ class FunctionUsage(msgspec.Struct, frozen=True, kw_only=True):
     #: Quantiles over the invocations (of the last 100,000): p50, p90, p95, p99, max.
     wall_ms_quantiles: dict[str, float]
     cpu_ms_quantiles: dict[str, float]
-    #: Waiting for a busy environment because the cap was reached; AWS would have started another one.
+    #: Waiting because the cap was reached (AWS would have started another environment), and how many did.
     queue_ms: float
     queued: int
-    #: Waiting for a new environment.
+    #: Waiting for an environment to start, or for one that became free before it.
     cold_wait_ms: float
     throttles: int
     #: The handler raised, or its process died; `timeouts` apart.
@@ -97,3 +99,10 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     #: The gateway's own process, without the functions.
     gateway_cpu_seconds: float
     gateway_memory_mb: float
+
+
+def quantiles(samples: Collection[float]) -> dict[str, float]:
+    """p50, p90, p95, p99 and max of the samples; all zero when there are none."""
+    ordered = sorted(samples) or [0.0]
+    last = len(ordered) - 1
+    return {f"p{p}": ordered[round(last * p / 100)] for p in (50, 90, 95, 99)} | {"max": ordered[-1]}
