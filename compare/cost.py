@@ -1,107 +1,616 @@
-"""Usage times prices: what this exam and a month of exams would cost on AWS."""
+"""Usage times prices: what one exam and a month of exams would cost on AWS.
 
+Three steps, all pure: `stretch` a run to an exam, turn the exam's units into the quantities that AWS bills (with the
+few models that needs: Lambda's billed time, the number of instances, load balancer capacity units), and multiply by the
+price table. Each line of a bill says where its quantity and its price came from.
+
+Not modelled: taxes, support plans, free tiers, discounts for commitment, and what a reconnect sends beyond its report.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Literal
 
 import msgspec
 
-from compare.usage import Basis, Mode
+from compare.bill import (
+    Bill,
+    BreakEven,
+    Capacity,
+    CostLine,
+    Curve,
+    ModeCost,
+    Sensitivity,
+    Variant,
+    break_even,
+    break_even_sentence,
+)
+from compare.prices import InstanceType, Price, Prices
+from compare.stretch import (
+    FORCED_RECONNECT_HOURS,
+    HOURS_PER_MONTH,
+    CostError,
+    ExamPlan,
+    growth,
+    scaling_words,
+    stretch_cluster,
+    stretch_serverless,
+)
+from compare.usage import Basis, ClusterUsage, FunctionUsage, Mode, ProcessSplit, ServerlessUsage
 
-Confidence = Literal["quoted", "inferred", "unverified"]
-Variant = Literal["pay per use", "always on", "scheduled", "scale to zero"]
+__all__ = [
+    "Assumptions",
+    "CostError",
+    "ExamPlan",
+    "MoneyVerdict",
+    "ServiceLatency",
+    "billed_ms",
+    "capacity",
+    "cluster_cost",
+    "compare_costs",
+    "serverless_cost",
+]
+
+GIB = float(2**30)
+VCPU_MEMORY_MB = 1769.0  # the memory size at which a Lambda function has one vCPU
+CLUSTER_VARIANTS: tuple[Variant, ...] = ("always on", "scheduled", "scale to zero")
+CURVE_STEPS = 60
 
 
-class CostLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One line of a bill: quantity x unit price = USD, and where both came from."""
+class ServiceLatency(msgspec.Struct, frozen=True):
+    """How long one call keeps a handler waiting on AWS, and how sure that is."""
 
+    call: str  # a field of ServiceCalls
     name: str
-    quantity: float
-    unit: str
-    unit_price_usd: float  # with tiers: the average over the quantity
-    usd: float
-    source: str  # of the price
-    confidence: Confidence  # of the price
-    basis: Basis  # of the quantity
-    note: str = ""  # how the quantity came about
-
-
-class Bill(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Cost lines and their sum."""
-
-    variant: Variant
-    lines: tuple[CostLine, ...]
-
-    @property
-    def usd(self) -> float:
-        """The sum of the lines."""
-        return sum(line.usd for line in self.lines)
-
-
-class Sensitivity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far the month's bill moves when one guess is wrong."""
-
-    name: str
-    unit: str
-    low: float
-    used: float
-    high: float
-    usd_low: float
-    usd_high: float
+    ms: float
+    low_ms: float
+    high_ms: float
     source: str
+    basis: Basis
 
 
-class Capacity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many instances the exam needs, and what decided it."""
+SERVICE_LATENCIES = (
+    ServiceLatency(
+        "dynamodb_read",
+        "DynamoDB read",
+        ms=10.0,
+        low_ms=3.0,
+        high_ms=20.0,
+        source="about 10 ms for a call with keep-alive, measured from Lambda in 2019 (theburningmonk.com)",
+        basis="modelled",
+    ),
+    ServiceLatency(
+        "dynamodb_write",
+        "DynamoDB write",
+        ms=10.0,
+        low_ms=3.0,
+        high_ms=20.0,
+        source="about 10 ms for a call with keep-alive, measured from Lambda in 2019 (theburningmonk.com)",
+        basis="modelled",
+    ),
+    ServiceLatency(
+        "dynamodb_transact",
+        "DynamoDB transaction",
+        ms=15.0,
+        low_ms=5.0,
+        high_ms=40.0,
+        source="no published figure; a write and a half",
+        basis="assumed",
+    ),
+    ServiceLatency(
+        "post_to_connection",
+        "PostToConnection",
+        ms=10.0,
+        low_ms=5.0,
+        high_ms=50.0,
+        source="no trustworthy published figure; range 5 to 50 ms",
+        basis="assumed",
+    ),
+    ServiceLatency(
+        "sqs",
+        "SQS send",
+        ms=10.0,
+        low_ms=5.0,
+        high_ms=30.0,
+        source="no published figure for the call itself",
+        basis="assumed",
+    ),
+)
 
-    instance_type: str
-    instances: int
-    decided_by: Literal["cpu", "memory", "minimum"]
-    vcpu_needed: float  # on the instance type, without headroom
-    vcpu_available: float  # of all instances
-    memory_needed_bytes: float
-    memory_available_bytes: float
-    cpu_ms_per_1000_reports: float  # measured on this machine
-    cpu_factor: float  # CPU time on an instance's vCPU for one second of this machine's, assumed
+
+class Assumptions(msgspec.Struct, frozen=True):
+    """The guesses that a bill rests on; change one and see how far the answer moves."""
+
+    latencies: tuple[ServiceLatency, ...] = SERVICE_LATENCIES
+    lambda_cpu_factor: float = 1.0  # CPU time on Lambda's vCPU for one second of this machine's
+    ec2_cpu_factor: float = 2.5  # CPU time on a t3a vCPU for one second of this machine's
+    cpu_headroom: float = 0.5  # share of the vCPUs left free at the busiest part of the run
+    memory_share: float = 0.75  # share of an instance's memory for our processes
+    instance_type: str = "t3a.small"
+    min_instances: int = 1
+    load_balancer_addresses: int = 2  # public addresses of the load balancer, one per zone
+    cache_node: str = "cache.t4g.micro"
+    cache_nodes: int = 2  # primary and replica; none with a single instance
+    disk_gb: float = 8.0  # on each instance
+    start_stop_hours: float = 1.0  # an instance runs this much longer than its exam
+    alarms: int = 5
+    metrics: int = 10
+    cluster_log_gb: float = 0.1  # a month
+    platform_log_bytes: float = 400.0  # that Lambda itself writes for one invocation
+    log_months: float = 1.0  # kept
+    journal_entry_bytes: float = 1024.0
+    journal_months: float = 12.0  # kept
+    frame_overhead_bytes: float = 80.0  # TLS record, TCP and IP headers of one frame to a client
+    connect_round_up_minutes: float = 0.5  # a started minute is taken to be billed as a whole one
 
 
-class Curve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The month's bill against the number of exams in it."""
+def billed_ms(function: FunctionUsage, assumptions: Assumptions | None = None) -> float:
+    """Milliseconds of handler time that Lambda would bill, INIT not included.
 
-    variant: Variant
-    points: tuple[tuple[float, float], ...]  # exams a month, USD
-
-
-class ModeCost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The money side of one deployment."""
-
-    region: str
-    students: int
-    hours: float
-    exams_per_month: float
-    exam: Bill  # one exam by itself: what exists only because of it
-    month: Bill  # the variant that the verdict speaks of
-    other_months: tuple[Bill, ...]  # the other variants of the month
-    curves: tuple[Curve, ...]
-    sensitivity: tuple[Sensitivity, ...]
-    scaling: str  # how the run was stretched to an exam, in words
-    assumptions: tuple[str, ...]  # in words
-    capacity: Capacity | None = None
+    CPU time takes longer where the memory size buys less than one vCPU, every call waits for its service, and each
+    invocation is rounded up to a whole millisecond: half of one on average.
+    """
+    given = assumptions or Assumptions()
+    cpu_share = max(1.0, VCPU_MEMORY_MB / function.memory_mb)
+    waiting = math.fsum(getattr(function.calls, latency.call) * latency.ms for latency in given.latencies)
+    return function.handler_cpu_ms * given.lambda_cpu_factor * cpu_share + waiting + 0.5 * function.invocations
 
 
-class BreakEven(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where two monthly bills meet."""
+def serverless_cost(
+    usage: ServerlessUsage,
+    plan: ExamPlan,
+    prices: Prices,
+    opening: ServerlessUsage | None = None,
+    assumptions: Assumptions | None = None,
+) -> ModeCost:
+    """What the exam and the month cost on API Gateway and Lambda."""
+    plan = plan.checked()
+    given = assumptions or Assumptions()
+    exam = stretch_serverless(usage, plan, opening)
 
-    variant: Variant  # of the cluster
-    exams_per_month: float | None  # None: one of them is cheaper for any number of exams
-    cheaper_above: Mode | None  # beyond that number; for any number if there is no meeting point
+    def month(exams: float, guess: Assumptions = given) -> Bill:
+        return Bill("pay per use", _serverless_lines(exam, exams, prices, guess) + _watching(prices, guess))
+
+    return ModeCost(
+        region=prices.region,
+        students=exam.students,
+        hours=plan.hours,
+        exams_per_month=plan.exams_per_month,
+        exam=Bill("pay per use", _serverless_lines(exam, 1.0, prices, given)),
+        month=month(plan.exams_per_month),
+        other_months=(),
+        curves=(_curve("pay per use", plan, month),),
+        sensitivity=_serverless_sensitivity(given, lambda guess: month(plan.exams_per_month, guess).usd),
+        scaling=scaling_words(usage, plan, opening),
+        assumptions=(
+            "No free tier is subtracted.",
+            "Lambda's billed time is CPU time measured here, stretched to the function's share of a vCPU, plus a "
+            "published or assumed wait for each service call.",
+            f"{FORCED_RECONNECT_HOURS:g} hours after its start API Gateway closes a connection; each such reconnect "
+            "is counted with what it invokes.",
+            "A started connection minute is billed as a whole one; connects, pings and pongs are no messages.",
+            "One token request per connection, one log of 400 bytes per invocation from Lambda itself, logs kept for "
+            f"{given.log_months:g} month, the journal for {given.journal_months:g}.",
+        ),
+    )
 
 
-class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The answer in numbers and in sentences."""
+def capacity(
+    usage: ClusterUsage,
+    plan: ExamPlan,
+    instance: InstanceType,
+    opening: ClusterUsage | None = None,
+    assumptions: Assumptions | None = None,
+) -> Capacity:
+    """How many instances carry the exam: by the busiest part of the run, by memory, and at least the minimum.
 
-    cheaper: Mode | None  # None: only one mode was run
+    A single instance has Redis on it; with several, Redis is a service of its own and takes nothing from them.
+    """
+    given = assumptions or Assumptions()
+    students = growth(usage, plan, opening).students
+    connections = usage.connections * students
+
+    def needed(with_redis: bool, minimum: int) -> Capacity:
+        vcpu = _busiest_cpu(usage, opening, with_redis) * students * given.ec2_cpu_factor
+        fixed, each = _memory(usage, with_redis)
+        spare = instance.memory_gib * GIB * given.memory_share - fixed
+        if spare <= 0:
+            raise CostError(f"{instance.type} is too small: {fixed / GIB:.2f} GiB are used without a client")
+        by_cpu = math.ceil(vcpu / (instance.vcpu * (1 - given.cpu_headroom)) - 1e-9)
+        by_memory = math.ceil(connections * each / spare - 1e-9)
+        count = max(minimum, by_cpu, by_memory)
+        decided: Literal["cpu", "memory", "minimum"] = "cpu" if by_cpu >= by_memory else "memory"
+        return Capacity(
+            instance_type=instance.type,
+            instances=count,
+            decided_by="minimum" if max(by_cpu, by_memory) <= minimum else decided,
+            vcpu_needed=vcpu,
+            vcpu_available=float(instance.vcpu * count),
+            memory_needed_bytes=connections * each + fixed * count,
+            memory_available_bytes=instance.memory_gib * GIB * count,
+            cpu_ms_per_1000_reports=usage.cpu_seconds.total * 1e6 / usage.reports if usage.reports else 0.0,
+            cpu_factor=given.ec2_cpu_factor,
+        )
+
+    minimum = max(given.min_instances, usage.instances)
+    if minimum > 1:
+        return needed(False, minimum)
+    alone = needed(True, 1)
+    if alone.instances == 1:
+        return alone
+    several = needed(False, 2)
+    return msgspec.structs.replace(several, decided_by=alone.decided_by)
+
+
+def cluster_cost(
+    usage: ClusterUsage,
+    plan: ExamPlan,
+    prices: Prices,
+    opening: ClusterUsage | None = None,
+    assumptions: Assumptions | None = None,
+) -> ModeCost:
+    """What the exam and the month cost on EC2, for instances that are always on, scheduled, or gone between exams."""
+    plan = plan.checked()
+    given = assumptions or Assumptions()
+    exam = stretch_cluster(usage, plan, opening)
+    size = capacity(usage, plan, prices.instance(given.instance_type), opening, given)
+
+    def month(variant: Variant, exams: float, guess: Assumptions = given) -> Bill:
+        needed = size
+        if guess is not given:
+            needed = capacity(usage, plan, prices.instance(guess.instance_type), opening, guess)
+        lines = _cluster_lines(exam, needed, variant, exams, prices, guess)
+        return Bill(variant, lines + _watching(prices, guess) + _cluster_standing(prices, guess))
+
+    return ModeCost(
+        region=prices.region,
+        students=exam.students,
+        hours=plan.hours,
+        exams_per_month=plan.exams_per_month,
+        exam=Bill("scale to zero", _cluster_lines(exam, size, "scale to zero", 1.0, prices, given)),
+        month=month("always on", plan.exams_per_month),
+        other_months=tuple(month(variant, plan.exams_per_month) for variant in CLUSTER_VARIANTS[1:]),
+        curves=tuple(_curve(variant, plan, partial(month, variant)) for variant in CLUSTER_VARIANTS),
+        sensitivity=_cluster_sensitivity(given, lambda guess: month("always on", plan.exams_per_month, guess).usd),
+        scaling=scaling_words(usage, plan, opening),
+        assumptions=(
+            "No free tier is subtracted.",
+            f"A second of CPU time here is taken to be {given.ec2_cpu_factor:g} on a vCPU of {given.instance_type}; "
+            f"{given.cpu_headroom:.0%} of the vCPUs stay free at the busiest part of the run.",
+            "Instances have public addresses and no NAT gateway; TLS ends at a Network Load Balancer in "
+            f"{given.load_balancer_addresses} zones.",
+            f"Scheduled instances run {given.start_stop_hours:g} h longer than the exam; the load balancer stays. "
+            "Scale to zero removes it, too. Always on is the simplest to run and is what the verdict uses.",
+            "One instance keeps Redis on itself; several use "
+            f"{given.cache_nodes} {given.cache_node} nodes of ElastiCache for Valkey.",
+            "Exams follow one another; CPU credits are earned for up to 24 h between them when always on.",
+        ),
+        capacity=size,
+    )
+
+
+class MoneyVerdict(msgspec.Struct, frozen=True):
+    """Which deployment costs less in the month, and where that would change."""
+
+    cheaper: Mode
     saves_usd: float
-    saves_percent: float  # of the dearer bill
+    saves_percent: float
     break_even: tuple[BreakEven, ...]
-    money: str
-    latency: str
-    losses: str
+    sentence: str
+
+
+def compare_costs(serverless: ModeCost, cluster: ModeCost) -> MoneyVerdict:
+    """Set the two months side by side, and solve for the number of exams at which they meet."""
+    dear, cheap = sorted((serverless.month.usd, cluster.month.usd), reverse=True)
+    cheaper: Mode = "lambda" if serverless.month.usd <= cluster.month.usd else "ec2"
+    meeting = tuple(break_even(serverless.curves[0], curve) for curve in cluster.curves)
+    saves = dear - cheap
+    percent = 100 * saves / dear if dear else 0.0
+    names = {"lambda": "serverless (API Gateway and Lambda)", "ec2": "the EC2 cluster"}
+    other: Mode = "ec2" if cheaper == "lambda" else "lambda"
+    sentence = (
+        f"For {serverless.exams_per_month:g} exams a month of {serverless.hours:g} h with {serverless.students:,} "
+        f"students each, {names[cheaper]} costs ${cheap:,.2f} and {names[other]} ${dear:,.2f}: "
+        f"{percent:.0f} % or ${saves:,.2f} less. {break_even_sentence(meeting[0])}"
+    )
+    return MoneyVerdict(cheaper, saves, percent, meeting, sentence)
+
+
+def _line(name: str, quantity: float, price: Price, basis: Basis, note: str = "", usd: float | None = None) -> CostLine:
+    """One line; `usd` is given where several lines share the tiers of one price."""
+    total = price.cost(quantity) if usd is None else usd
+    return CostLine(
+        name=name,
+        quantity=quantity,
+        unit=price.unit,
+        unit_price_usd=total / quantity if quantity else price.first_usd,
+        usd=total,
+        source=price.source,
+        confidence=price.confidence,
+        basis=basis,
+        note=note,
+    )
+
+
+def _sharing_tiers(price: Price, parts: Sequence[tuple[str, float, Basis, str]]) -> Iterable[CostLine]:
+    together = sum(quantity for _, quantity, _, _ in parts)
+    average = price.cost(together) / together if together else 0.0
+    for name, quantity, basis, note in parts:
+        yield _line(name, quantity, price, basis, note, usd=quantity * average)
+
+
+def _serverless_lines(exam: ServerlessUsage, exams: float, prices: Prices, given: Assumptions) -> tuple[CostLine, ...]:
+    functions = exam.functions.values()
+    minutes = exam.connection_minutes + exam.connects * given.connect_round_up_minutes
+    invocations = sum(function.invocations for function in functions)
+    log_gb = (exam.log_bytes + invocations * given.platform_log_bytes) / GIB
+    egress_gb = (exam.egress_bytes + exam.messages_out * given.frame_overhead_bytes) / GIB
+    lines = [
+        *_sharing_tiers(
+            prices.price("apigateway", "websocket-message"),
+            [
+                ("Messages from clients", exam.messages_in * exams, "measured", "32 KiB steps"),
+                ("Messages to clients", exam.messages_out * exams, "measured", "32 KiB steps"),
+            ],
+        ),
+        _line("Connection minutes", minutes * exams, prices.price("apigateway", "websocket-minute"), "measured"),
+        _line(
+            "Token requests (HTTP API)",
+            exam.connects * exams,
+            prices.price("apigateway", "http-request"),
+            "assumed",
+            "one for each connection",
+        ),
+        _line("Lambda requests", invocations * exams, prices.price("lambda", "request"), "measured"),
+    ]
+    for architecture in sorted({function.architecture for function in functions}):
+        chosen = [function for function in functions if function.architecture == architecture]
+        handling = sum(billed_ms(f, given) * f.memory_mb for f in chosen) / 1000 / 1024
+        starting = sum(f.init_cpu_ms * given.lambda_cpu_factor * f.memory_mb for f in chosen) / 1000 / 1024
+        lines += _sharing_tiers(
+            prices.price("lambda", f"gb-second-{architecture}"),
+            [
+                (
+                    f"Lambda compute ({architecture})",
+                    handling * exams,
+                    "modelled",
+                    "CPU measured here, waits for services modelled",
+                ),
+                (
+                    f"Lambda cold starts ({architecture})",
+                    starting * exams,
+                    "modelled",
+                    "INIT, billed since August 2025; at full CPU speed",
+                ),
+            ],
+        )
+    lines += [
+        _line("DynamoDB writes", exam.dynamodb_write_units * exams, prices.price("dynamodb", "write-unit"), "emulated"),
+        _line("DynamoDB reads", exam.dynamodb_read_units * exams, prices.price("dynamodb", "read-unit"), "emulated"),
+        _journal_storage(exam.journal_entries * exams, prices, given),
+        _line("SQS requests", exam.sqs_requests * exams, prices.price("sqs", "request"), "emulated"),
+        _line("Log ingestion", log_gb * exams, prices.price("logs", "ingest-gb"), "modelled"),
+        _line("Log storage", log_gb * exams * given.log_months, prices.price("logs", "storage-gb-month"), "modelled"),
+        _line(
+            "Data to the internet",
+            egress_gb * exams,
+            prices.price("egress", "internet-gb"),
+            "modelled",
+            f"frames measured, {given.frame_overhead_bytes:g} bytes of headers each assumed",
+        ),
+    ]
+    return tuple(lines)
+
+
+def _cluster_lines(
+    exam: ClusterUsage, size: Capacity, variant: Variant, exams: float, prices: Prices, given: Assumptions
+) -> tuple[CostLine, ...]:
+    exam_hours = exam.duration_seconds / 3600
+    running = min(HOURS_PER_MONTH, (exam_hours + given.start_stop_hours) * exams)
+    instance_hours = HOURS_PER_MONTH if variant == "always on" else running
+    standing_hours = running if variant == "scale to zero" else HOURS_PER_MONTH
+    addresses = size.instances * instance_hours + given.load_balancer_addresses * standing_hours
+    egress_gb = (exam.egress_bytes + exam.frames_out * given.frame_overhead_bytes) / GIB
+    write_units = exam.journal_entries * math.ceil(given.journal_entry_bytes / 1024)
+    lines = [
+        _line(
+            f"Instances ({size.instances} x {size.instance_type})",
+            size.instances * instance_hours,
+            prices.price("ec2", size.instance_type),
+            "modelled",
+            f"number decided by {size.decided_by}",
+        )
+    ]
+    instance = prices.instance(size.instance_type)
+    if instance.baseline is not None:
+        surplus = _surplus_vcpu_hours(exam, size, instance, variant, exams, given)
+        price = prices.price("ec2", f"surplus-credit-{instance.family}")
+        lines.append(_line("CPU above the credits", surplus, price, "modelled"))
+    lines += [
+        _line("Load balancer", standing_hours, prices.price("nlb", "hour"), "assumed"),
+        _line(
+            "Load balancer capacity",
+            _nlcu(exam, egress_gb) * exam_hours * exams,
+            prices.price("nlb", "nlcu-hour"),
+            "modelled",
+            "TLS: 50 new connections a second, 3,000 open, or 1 GB an hour",
+        ),
+        _line("Public IPv4 addresses", addresses, prices.price("vpc", "public-ipv4-hour"), "assumed"),
+        _line(
+            "Disks (gp3)",
+            size.instances * given.disk_gb * instance_hours / HOURS_PER_MONTH,
+            prices.price("ebs", "gp3-gb-month"),
+            "assumed",
+        ),
+    ]
+    if size.instances > 1:
+        price = prices.price("elasticache", f"valkey-{given.cache_node}")
+        cross_gb = exam.cross_instance_bytes / GIB
+        lines += [
+            _line("ElastiCache for Valkey", given.cache_nodes * standing_hours, price, "assumed"),
+            _line(
+                "Traffic between zones",
+                2 * cross_gb * exams,
+                prices.price("egress", "cross-az-gb"),
+                "modelled",
+                "all of it taken to cross zones; both directions are billed",
+            ),
+        ]
+    lines += [
+        _line(
+            "DynamoDB writes (journal)",
+            write_units * exams,
+            prices.price("dynamodb", "write-unit"),
+            "modelled",
+            "entries measured, one unit each",
+        ),
+        _journal_storage(exam.journal_entries * exams, prices, given),
+        _line(
+            "Data to the internet",
+            egress_gb * exams,
+            prices.price("egress", "internet-gb"),
+            "modelled",
+            f"frames measured, {given.frame_overhead_bytes:g} bytes of headers each assumed",
+        ),
+    ]
+    return tuple(lines)
+
+
+def _journal_storage(entries: float, prices: Prices, given: Assumptions) -> CostLine:
+    return _line(
+        "Journal storage",
+        entries * given.journal_entry_bytes / GIB * given.journal_months,
+        prices.price("dynamodb", "storage-gb-month"),
+        "modelled",
+        f"kept for {given.journal_months:g} months",
+    )
+
+
+def _watching(prices: Prices, given: Assumptions) -> tuple[CostLine, ...]:
+    return (
+        _line("CloudWatch alarms", given.alarms, prices.price("cloudwatch", "alarm-month"), "assumed"),
+        _line("CloudWatch metrics", given.metrics, prices.price("cloudwatch", "metric-month"), "assumed"),
+    )
+
+
+def _cluster_standing(prices: Prices, given: Assumptions) -> tuple[CostLine, ...]:
+    return (
+        _line("Log ingestion", given.cluster_log_gb, prices.price("logs", "ingest-gb"), "assumed"),
+        _line("DNS zone", 1.0, prices.price("route53", "zone-month"), "assumed"),
+    )
+
+
+def _nlcu(exam: ClusterUsage, egress_gb: float) -> float:
+    """Capacity units of a TLS listener while the exam lasts: the largest of its three measures."""
+    seconds = exam.duration_seconds
+    gb_per_hour = (exam.ingress_bytes / GIB + egress_gb) / (seconds / 3600)
+    return max(exam.connects / seconds / 50, exam.connections / 3000, gb_per_hour)
+
+
+def _surplus_vcpu_hours(
+    exam: ClusterUsage, size: Capacity, instance: InstanceType, variant: Variant, exams: float, given: Assumptions
+) -> float:
+    """vCPU hours above what the instances earn: over up to 24 h when always on, else while they run for the exam."""
+    if not exams or instance.baseline is None:
+        return 0.0
+    cpu_seconds = exam.cpu_seconds.total if size.instances == 1 else exam.cpu_seconds.total - exam.cpu_seconds.redis
+    used = cpu_seconds * given.ec2_cpu_factor / 3600
+    hours = exam.duration_seconds / 3600 + given.start_stop_hours
+    if variant == "always on":
+        hours = min(24.0, HOURS_PER_MONTH / exams)
+    earned = size.instances * instance.vcpu * instance.baseline * hours
+    return max(0.0, used - earned) * exams
+
+
+def _busiest_cpu(usage: ClusterUsage, opening: ClusterUsage | None, with_redis: bool) -> float:
+    """CPU seconds in a second of the run, in its opening or in the rest, whichever is more."""
+
+    def cpu(split: ProcessSplit) -> float:
+        return split.total if with_redis else split.total - split.redis
+
+    if opening is None or opening.duration_seconds <= 0:
+        return cpu(usage.cpu_seconds) / usage.duration_seconds
+    rest = (cpu(usage.cpu_seconds) - cpu(opening.cpu_seconds)) / (usage.duration_seconds - opening.duration_seconds)
+    return max(cpu(opening.cpu_seconds) / opening.duration_seconds, rest)
+
+
+def _memory(usage: ClusterUsage, with_redis: bool) -> tuple[float, float]:
+    """Bytes that an instance's processes take without a client, and for one connection.
+
+    Without a reading before the first client, everything in the workers counts as the connections' memory.
+    """
+
+    def kept(split: ProcessSplit) -> float:
+        return split.total if with_redis else split.total - split.redis
+
+    if usage.memory_idle_bytes is None:
+        fixed = (kept(usage.memory_bytes) - usage.memory_bytes.workers) / usage.instances
+        growing = usage.memory_bytes.workers
+    else:
+        fixed = kept(usage.memory_idle_bytes) / usage.instances
+        growing = max(0.0, kept(usage.memory_bytes) - kept(usage.memory_idle_bytes))
+    return fixed, growing / usage.connections if usage.connections else 0.0
+
+
+def _curve(variant: Variant, plan: ExamPlan, month: Callable[[float], Bill]) -> Curve:
+    """The month's bill from no exam to as many as fit into it, with an hour between two."""
+    most = max(plan.exams_per_month, HOURS_PER_MONTH / (plan.hours + 1))
+    exams = [most * step / CURVE_STEPS for step in range(CURVE_STEPS + 1)]
+    return Curve(variant, tuple((number, month(number).usd) for number in exams))
+
+
+def _serverless_sensitivity(given: Assumptions, month: Callable[[Assumptions], float]) -> tuple[Sensitivity, ...]:
+    def with_latency(latency: ServiceLatency, ms: float) -> Assumptions:
+        changed = tuple(msgspec.structs.replace(x, ms=ms) if x.call == latency.call else x for x in given.latencies)
+        return msgspec.structs.replace(given, latencies=changed)
+
+    latencies = [
+        Sensitivity(
+            name=f"{latency.name} takes",
+            unit="ms",
+            low=latency.low_ms,
+            used=latency.ms,
+            high=latency.high_ms,
+            usd_low=month(with_latency(latency, latency.low_ms)),
+            usd_high=month(with_latency(latency, latency.high_ms)),
+            source=latency.source,
+        )
+        for latency in given.latencies
+    ]
+    factor = Sensitivity(
+        name="CPU time on Lambda compared with this machine",
+        unit="x",
+        low=0.5,
+        used=given.lambda_cpu_factor,
+        high=2.0,
+        usd_low=month(msgspec.structs.replace(given, lambda_cpu_factor=0.5)),
+        usd_high=month(msgspec.structs.replace(given, lambda_cpu_factor=2.0)),
+        source="no measurement on Lambda",
+    )
+    return (*latencies, factor)
+
+
+def _cluster_sensitivity(given: Assumptions, month: Callable[[Assumptions], float]) -> tuple[Sensitivity, ...]:
+    return (
+        Sensitivity(
+            name=f"CPU time on {given.instance_type} compared with this machine",
+            unit="x",
+            low=1.5,
+            used=given.ec2_cpu_factor,
+            high=4.0,
+            usd_low=month(msgspec.structs.replace(given, ec2_cpu_factor=1.5)),
+            usd_high=month(msgspec.structs.replace(given, ec2_cpu_factor=4.0)),
+            source="no measurement on the instance",
+        ),
+        Sensitivity(
+            name="At least this many instances",
+            unit="instances",
+            low=1,
+            used=given.min_instances,
+            high=2,
+            usd_low=month(msgspec.structs.replace(given, min_instances=1)),
+            usd_high=month(msgspec.structs.replace(given, min_instances=2)),
+            source="two survive the loss of one, with Redis outside of them",
+        ),
+    )

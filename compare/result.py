@@ -1,7 +1,7 @@
 """The result of a comparison as it is written to `result.json`, and nothing that isn't.
 
-Everything a report shows is in here, so that a report can be made again from the file alone. Figures come in groups, and each group carries
-its basis (see `usage`): a latency against the emulated gateway says "emulated" wherever it goes.
+Everything a report shows is in here, so that a report can be made again from the file alone. Figures come in groups,
+and each group carries its basis (see `usage`): a latency against the emulated gateway says "emulated" wherever it goes.
 """
 
 import math
@@ -14,10 +14,12 @@ from pathlib import Path
 
 import msgspec
 
-from compare.cost import ModeCost, Verdict
+from compare.bill import ModeCost, Verdict
+from compare.cost import compare_costs
 from compare.usage import Basis, ClusterUsage, Mode, ServerlessUsage
 
 SCHEMA = "proctorwire.compare.result/1"
+MODE_NAMES: dict[Mode, str] = {"lambda": "serverless", "ec2": "the cluster"}
 
 
 class ResultError(Exception):
@@ -170,7 +172,7 @@ def summarise(samples: Iterable[float]) -> LatencySummary:
 
 
 def distribution(samples: Iterable[float], basis: Basis, points: int = 100) -> Distribution:
-    """The samples' cumulative distribution in at most `points` steps, with the tail kept: 99 %, 99.9 % and the maximum are always in it."""
+    """The cumulative distribution in about `points` steps, with its tail: 99.5 %, 99.9 % and the maximum are in it."""
     ordered = sorted(samples)
     count = len(ordered)
     if not count:
@@ -178,6 +180,29 @@ def distribution(samples: Iterable[float], basis: Basis, points: int = 100) -> D
     shares = {step / points for step in range(1, points + 1)} | {0.995, 0.999}
     ranks = sorted({max(1, math.ceil(share * count)) for share in shares} | {1})
     return Distribution(basis, tuple((ordered[rank - 1], rank / count) for rank in ranks))
+
+
+def judge(modes: Mapping[Mode, ModeResult]) -> Verdict:
+    """The verdict over what was run. With one mode, or without costs, it names no cheaper one."""
+    serverless, cluster = modes.get("lambda"), modes.get("ec2")
+    latency = " ".join(_latency_sentence(mode, result) for mode, result in modes.items())
+    if serverless is None or cluster is None or serverless.cost is None or cluster.cost is None:
+        known = [(MODE_NAMES[mode], result.cost) for mode, result in modes.items() if result.cost is not None]
+        money = " ".join(
+            f"A month of {cost.exams_per_month:g} exams costs ${cost.month.usd:,.2f} with {name}."
+            for name, cost in known
+        )
+        return Verdict(None, 0.0, 0.0, (), money or "No cost was worked out.", latency, _loss_sentence(modes))
+    money_verdict = compare_costs(serverless.cost, cluster.cost)
+    return Verdict(
+        cheaper=money_verdict.cheaper,
+        saves_usd=money_verdict.saves_usd,
+        saves_percent=money_verdict.saves_percent,
+        break_even=money_verdict.break_even,
+        money=money_verdict.sentence,
+        latency=latency,
+        losses=_loss_sentence(modes),
+    )
 
 
 def environment_here(versions: Mapping[str, str] | None = None) -> Environment:
@@ -212,8 +237,36 @@ def decode_result(data: bytes) -> Result:
         raise ResultError(f"damaged result file: {exc}") from exc
 
 
+def where_words(mode: ModeResult) -> str:
+    """What a reader must know of this mode's times: an emulated one is never AWS's."""
+    if mode.latency_ms.basis == "measured":
+        return f"measured on {mode.where}"
+    return f"{mode.latency_ms.basis} on this machine, not AWS's"
+
+
 class _Header(msgspec.Struct):
     schema: str
+
+
+def _latency_sentence(mode: Mode, result: ModeResult) -> str:
+    times = result.latency_ms.delivery
+    if not times.count:
+        return f"No delivery was timed with {MODE_NAMES[mode]}."
+    return (
+        f"With {MODE_NAMES[mode]} half of the updates were with the proctor in {times.p50:,.0f} ms and 95 of 100 in "
+        f"{times.p95:,.0f} ms ({where_words(result)})."
+    )
+
+
+def _loss_sentence(modes: Mapping[Mode, ModeResult]) -> str:
+    bad = [
+        f"{MODE_NAMES[mode]}: {result.lost} lost, {result.duplicates} doubled, {result.false_offline} wrongly offline"
+        for mode, result in modes.items()
+        if result.lost or result.duplicates or result.false_offline
+    ]
+    if bad:
+        return "; ".join(bad) + "."
+    return "Nothing was lost, nothing was shown twice, and nobody was wrongly shown as offline."
 
 
 def _cpu_model() -> str:

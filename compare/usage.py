@@ -1,16 +1,16 @@
 """What one run used: the units that AWS would bill, counted while the run went.
 
-These records hold quantities only. Prices are in `prices`, the arithmetic in `cost`. Each field says its unit and how it came
-about, in the four words that every figure of the comparison carries:
+These records hold quantities only. Prices are in `prices`, the arithmetic in `cost`. Each field says its unit and how
+it came about, in the four words that every figure of the comparison carries:
 
 measured   counted or timed here, on the code that would run on AWS
 emulated   counted or timed here, but against a stand-in for an AWS service
 modelled   computed from the above with constants from a published source
 assumed    nobody measured it; the number is a stated guess
 
-Both records describe one stretch of time from the start of the servers. A run may keep two of them: one taken at the end of its
-*opening* (everybody has joined, and the tab switches, drops and warnings are behind) and one at its end. What the opening used then counts
-once an exam, and only what came after it is stretched to the length of an exam; see `cost`.
+Both records describe one stretch of time from the start of the servers. A run may keep two of them: one taken at the
+end of its *opening* (everybody has joined, and the tab switches, drops and warnings are behind) and one at its end.
+What the opening used then counts once an exam, and only what came after it is stretched to the length of an exam.
 """
 
 from typing import Literal
