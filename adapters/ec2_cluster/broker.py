@@ -1,0 +1,345 @@
+"""Between processes: everything the shell asks of Redis, each a single atomic step.
+
+`Broker` is the port that the shell needs (a simulator implements it too), `RedisBroker` the real one. Publications of an exam
+carry their origin and its running number, so that a subscriber sees a hole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.resources
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from adapters.ec2_cluster.clock import ServiceClock
+from adapters.ec2_cluster.keys import all_partitions, exam_keys, participant_of, partition_keys, worker_lease
+from adapters.ec2_cluster.redis_client import Command, RedisClient, RedisReplyError, Script, ScriptCall
+from core import events, exam, journal, participant
+from core.events import ParticipantEvent
+from core.exam import Exam
+from core.incidents import SilenceCounts
+from core.journal import Entry
+from core.participant import ExamKey, Participant, ParticipantKey
+
+WORKER_LEASE_SECONDS = 3
+_COUNTS_FRESH_SECONDS = 15
+_OVERDUE_PER_LOOK = 500
+
+
+class Waiting(NamedTuple):
+    """An event in an inbox. Numbers rise; a save names the last one that it decided."""
+
+    number: int
+    event: ParticipantEvent
+
+
+class Claimed(Struct, frozen=True):
+    """What a new owner gets. `previous` is the worker that owned the participant before, perhaps this one."""
+
+    record: Participant | None
+    epoch: int
+    previous: str | None
+    exam: Exam | None
+    inbox: tuple[Waiting, ...]
+
+
+class Save(Struct, frozen=True):
+    """A participant to be saved, with all that goes into the same atomic step.
+
+    `view` and `frames` are encoded, without one there is nothing to publish. `inbox_decided`: the last inbox event that this save
+    decides, to be removed with all before it.
+    """
+
+    record: Participant
+    epoch: int
+    view: bytes | None = None
+    frames: tuple[bytes, ...] = ()
+    entries: tuple[Entry, ...] = ()
+    inbox_decided: int | None = None
+
+
+class Appended(Struct, frozen=True):
+    """What became of events for an inbox: who owns the participant, and whether there is one."""
+
+    owner: str | None
+    known: bool
+
+
+class Broker(Protocol):
+    """Each method is one atomic step, or several that may be torn apart without harm. All raise `RedisError`."""
+
+    async def claim(self, key: ParticipantKey, worker: str) -> Claimed:
+        """Make the worker the owner, under a new epoch."""
+
+    async def save(self, worker: str, saves: dict[ExamKey, list[Save]]) -> dict[ExamKey, list[bool]]:
+        """Save the participants of each exam; False where the worker is no longer the owner under that epoch."""
+
+    async def append(
+        self, key: ParticipantKey, added: Sequence[ParticipantEvent], *, must_exist: bool = False
+    ) -> Appended:
+        """Put events into the inbox and nudge the owner."""
+
+    async def inbox(self, key: ParticipantKey) -> list[Waiting]:
+        """The events in the inbox."""
+
+    async def load_exam(self, key: ExamKey) -> Exam | None:
+        """The exam as last saved."""
+
+    async def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry]) -> bool:
+        """Save the exam if the stored version is still `before`'s, and tell all workers."""
+
+    async def participants(self, key: ExamKey) -> list[Participant]:
+        """All records of the exam."""
+
+    async def student_ids(self, key: ExamKey) -> list[str]:
+        """The students with a record in this exam."""
+
+    async def is_alive(self, worker: str) -> bool:
+        """Whether the worker's lease is running."""
+
+    async def overdue(self, now: float) -> list[tuple[ParticipantKey, str | None]]:
+        """Participants whose deadline has passed or whose inbox waits, each with its owner."""
+
+    async def publish(self, key: ExamKey, frames: Sequence[bytes]) -> None:
+        """Publish frames to the exam's proctors that belong to no record."""
+
+    async def to_worker(self, worker: str, key: ExamKey, message: bytes) -> None:
+        """Send a message about this exam to a worker; lost if nobody listens."""
+
+    async def forward(self, key: ParticipantKey, event: ParticipantEvent) -> None:
+        """Keep an event for the other side of a migration."""
+
+
+def _waiting(stored: bytes) -> Waiting:
+    number, _, event = stored.partition(b" ")
+    return Waiting(int(number), events.decode(event))
+
+
+def _script(name: str) -> Script:
+    return Script(importlib.resources.files(__package__).joinpath("scripts", name).read_text())
+
+
+class RedisBroker:
+    """The broker over one Redis (or Valkey) server."""
+
+    def __init__(self, url: str, worker: str, clock: ServiceClock) -> None:
+        self.claim_script = _script("claim.lua")
+        self.save_script = _script("save.lua")
+        self.append_script = _script("append.lua")
+        self.save_exam_script = _script("save_exam.lua")
+        scripts = (self.claim_script, self.save_script, self.append_script, self.save_exam_script)
+        self.client = RedisClient(url, name=worker, scripts=scripts)
+        self._worker = worker
+        self._clock = clock
+        self._published: defaultdict[ExamKey, int] = defaultdict(int)
+
+    # --- participants ---
+
+    async def claim(self, key: ParticipantKey, worker: str) -> Claimed:
+        """See `Broker`."""
+        keys = exam_keys(key.exam)
+        call = self.claim_script(
+            (keys.records, keys.owners, keys.inbox(key.student_id), keys.exam), (key.student_id, worker)
+        )
+        record, epoch, previous, stored_exam, *waiting = await self.client.script(call)
+        return Claimed(
+            record=None if record is None else participant.decode(record),
+            epoch=epoch,
+            previous=None if previous is None else previous.decode(),
+            exam=None if stored_exam is None else exam.decode(stored_exam),
+            inbox=tuple(_waiting(item) for item in waiting),
+        )
+
+    async def save(self, worker: str, saves: dict[ExamKey, list[Save]]) -> dict[ExamKey, list[bool]]:
+        """See `Broker`. One script an exam, all in one pipeline."""
+        calls = [self._save_call(worker, key, batch) for key, batch in saves.items()]
+        replies = await self.client.pipeline(calls)
+        results: dict[ExamKey, list[bool]] = {}
+        for key, reply in zip(saves, replies, strict=True):
+            if isinstance(reply, RedisReplyError):
+                raise reply
+            results[key] = [saved == 1 for saved in reply]
+        return results
+
+    def _save_call(self, worker: str, key: ExamKey, batch: list[Save]) -> ScriptCall:
+        keys = exam_keys(key)
+        partition = partition_keys(keys.tag)
+        publishes = any(save.view is not None or save.frames for save in batch)
+        args: list[str | bytes | int | float] = [
+            worker,
+            keys.channel,
+            self._header(key) if publishes else b"",
+            f"{keys.ident}:",
+            keys.inbox(""),
+            len(batch),
+        ]
+        for save in batch:
+            record = save.record
+            args += (
+                record.student_id,
+                save.epoch,
+                participant.encode(record),
+                "" if record.check_at is None else record.check_at,
+                "" if save.inbox_decided is None else save.inbox_decided,
+                b"" if save.view is None else save.view,
+                len(save.frames),
+                *save.frames,
+                len(save.entries),
+                *(journal.encode(entry) for entry in save.entries),
+            )
+        return self.save_script(
+            (keys.records, keys.owners, partition.deadlines, partition.journal, partition.inboxes), args
+        )
+
+    def _header(self, key: ExamKey) -> bytes:
+        """What a publication begins with: its origin, and how many that has published for this exam."""
+        self._published[key] += 1
+        return f"{self._worker} {self._published[key]}".encode()
+
+    async def append(
+        self, key: ParticipantKey, added: Sequence[ParticipantEvent], *, must_exist: bool = False
+    ) -> Appended:
+        """See `Broker`."""
+        keys = exam_keys(key.exam)
+        partition = partition_keys(keys.tag)
+        call = self.append_script(
+            (keys.inbox(key.student_id), keys.owners, partition.inboxes, keys.records),
+            (
+                key.student_id,
+                keys.member(key.student_id),
+                f"{keys.tag}w:",
+                "1" if must_exist else "0",
+                *(events.encode(event) for event in added),
+            ),
+        )
+        owner, known = await self.client.script(call)
+        return Appended(None if owner is None else owner.decode(), known == 1)
+
+    async def inbox(self, key: ParticipantKey) -> list[Waiting]:
+        """See `Broker`."""
+        stored = await self.client.execute("LRANGE", exam_keys(key.exam).inbox(key.student_id), 0, -1)
+        return [_waiting(item) for item in stored]
+
+    async def forward(self, key: ParticipantKey, event: ParticipantEvent) -> None:
+        """See `Broker`."""
+        await self.client.execute("RPUSH", exam_keys(key.exam).away, _json.encode(events.Addressed(key, event)))
+
+    async def participants(self, key: ExamKey) -> list[Participant]:
+        """See `Broker`."""
+        stored: list[bytes] = await self.client.execute("HVALS", exam_keys(key).records)
+        return [participant.decode(record) for record in stored]
+
+    async def student_ids(self, key: ExamKey) -> list[str]:
+        """See `Broker`."""
+        return [name.decode() for name in await self.client.execute("HKEYS", exam_keys(key).records)]
+
+    async def overdue(self, now: float) -> list[tuple[ParticipantKey, str | None]]:
+        """See `Broker`. Looks at all partitions in one pipeline."""
+        partitions = all_partitions()
+        commands: list[Command | ScriptCall] = []
+        for partition in partitions:
+            commands.append(("ZRANGEBYSCORE", partition.deadlines, "-inf", now, "LIMIT", 0, _OVERDUE_PER_LOOK))
+            commands.append(("SRANDMEMBER", partition.inboxes, _OVERDUE_PER_LOOK))
+        members = {member.decode() for found in await self.client.pipeline(commands) for member in found}
+        keys = [participant_of(member) for member in sorted(members)]
+        asked: list[Command | ScriptCall] = [("HGET", exam_keys(key.exam).owners, key.student_id) for key in keys]
+        owners = await self.client.pipeline(asked) if asked else []
+        return [
+            (key, None if owner is None else owner.partition(b" ")[0].decode())
+            for key, owner in zip(keys, owners, strict=True)
+        ]
+
+    # --- exams ---
+
+    async def load_exam(self, key: ExamKey) -> Exam | None:
+        """See `Broker`."""
+        stored = await self.client.execute("GET", exam_keys(key).exam)
+        return None if stored is None else exam.decode(stored)
+
+    async def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry]) -> bool:
+        """See `Broker`."""
+        keys = exam_keys(after.key)
+        partition = partition_keys(keys.tag)
+        call = self.save_exam_script(
+            (keys.exam, partition.journal, partition.exams),
+            (
+                -1 if before is None else before.version,
+                exam.encode(after),
+                partition.control,
+                keys.ident,
+                *(journal.encode(entry) for entry in entries),
+            ),
+        )
+        return bool(await self.client.script(call) == 1)
+
+    async def count_silences(self, key: ExamKey, counts: SilenceCounts) -> SilenceCounts | None:
+        """Leave this worker's counts and, if it is this worker's turn to sweep the exam, return those of all workers."""
+        keys = exam_keys(key)
+        now = self._clock.now()
+        mine = _Counted(now, counts)
+        _, all_counts, elected = await self.client.pipeline(
+            [
+                ("HSET", keys.counts, self._worker, _json.encode(mine)),
+                ("HGETALL", keys.counts),
+                ("SET", keys.sweep_lock, self._worker, "NX", "PX", 9_000),
+            ]
+        )
+        if elected is None:
+            return None
+        total, gone = SilenceCounts(), []
+        for worker, stored in zip(all_counts[::2], all_counts[1::2], strict=True):
+            counted = _counted_decoder.decode(stored)
+            if now - counted.at <= _COUNTS_FRESH_SECONDS:
+                total += counted.counts
+            else:
+                gone.append(worker)
+        if gone:
+            await self.client.execute("HDEL", keys.counts, *gone)
+        return total
+
+    async def publish(self, key: ExamKey, frames: Sequence[bytes]) -> None:
+        """See `Broker`."""
+        payload = b"\n".join((self._header(key), b"", *frames))
+        await self.client.execute("PUBLISH", exam_keys(key).channel, payload)
+
+    # --- workers ---
+
+    async def to_worker(self, worker: str, key: ExamKey, message: bytes) -> None:
+        """See `Broker`."""
+        await self.client.execute("PUBLISH", partition_keys(exam_keys(key).tag).worker(worker), message)
+
+    async def is_alive(self, worker: str) -> bool:
+        """See `Broker`."""
+        return worker == self._worker or bool(await self.client.execute("EXISTS", worker_lease(worker)))
+
+    async def renew_lease(self) -> None:
+        """Say that this worker is alive, for three seconds."""
+        await self.client.execute("SET", worker_lease(self._worker), "1", "EX", WORKER_LEASE_SECONDS)
+
+    async def end_lease(self) -> None:
+        """Say that this worker is gone."""
+        await self.client.execute("DEL", worker_lease(self._worker))
+
+    async def take_look(self, seconds: float) -> bool:
+        """Whether it is this worker's turn to look for what dead workers left behind."""
+        return await self.client.execute("SET", "look", self._worker, "NX", "PX", int(seconds * 1000)) is not None
+
+    async def sample_clock(self) -> None:
+        """Set the service's clock by Redis."""
+        loop = asyncio.get_running_loop()
+        sent_at = loop.time()
+        seconds, micros = await self.client.execute("TIME")
+        self._clock.sampled(int(seconds) + int(micros) / 1e6, sent_at, loop.time())
+
+
+class _Counted(Struct, frozen=True):
+    at: float
+    counts: SilenceCounts
+
+
+_json = msgspec.json.Encoder()
+_counted_decoder = msgspec.json.Decoder(_Counted)

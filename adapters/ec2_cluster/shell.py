@@ -1,0 +1,485 @@
+"""The shell of a worker: which participants it owns, what is decided about them, and what is saved when.
+
+A worker becomes the owner of a participant when the student's page reports on one of its connections. From then on its memory
+is the truth: events are decided at once, and each tick saves what has changed, with entries and deadlines, in one atomic step
+an exam; sends, closes and acks follow the save. If a save is refused, another worker is the owner: the copy is dropped and the
+events since the last save go to the inbox; nothing of them was acked. A worker that is not the owner appends to the inbox too.
+
+Nothing here touches a socket, Redis or a clock: they come as `Broker`, `Sockets`, `now` and `spawn`, so that a simulator can run
+the same code with crashes at every step.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Protocol, assert_never
+
+from adapters.ec2_cluster.broker import Broker, Claimed, Save, Waiting
+from adapters.ec2_cluster.redis_client import RedisError
+from core import effects, messages
+from core.decide import decide, decide_exam
+from core.events import (
+    CommandIssued,
+    DeadlineReached,
+    ExamEvent,
+    OwnerLost,
+    ParticipantEvent,
+)
+from core.exam import Exam, new_exam
+from core.journal import Entry
+from core.messages import CommandOutcome, encode, encode_value
+from core.participant import ExamKey, Home, Participant, ParticipantKey, new_participant
+from core.snapshot import view
+
+HERE: Home = "ec2"
+_MAX_WAITING = 256
+_EXAM_ATTEMPTS = 8
+_EVERYONE_CHUNK = 200
+
+
+class Sockets(Protocol):
+    """Connections of all workers, by the names that events carry."""
+
+    def send(self, exam: ExamKey, connection: str, payload: bytes) -> None:
+        """Send a frame; one that is lost on the way is no error."""
+
+    def close(self, exam: ExamKey, connection: str, code: int, reason: str) -> None:
+        """Hang up."""
+
+
+class _Owned:
+    """A participant that this worker owns, and what has been decided since the last save."""
+
+    __slots__ = (
+        "after_save",
+        "entries",
+        "epoch",
+        "events",
+        "frames",
+        "inbox_decided",
+        "publish",
+        "reading_inbox",
+        "record",
+        "saving",
+        "statuses",
+    )
+
+    def __init__(self, record: Participant, epoch: int) -> None:
+        self.record = record
+        self.epoch = epoch
+        self.events: list[ParticipantEvent] = []
+        self.entries: list[Entry] = []
+        self.after_save: list[effects.Send | effects.Close | effects.Ack | effects.Forward] = []
+        self.frames: list[bytes] = []
+        self.statuses: list[effects.PublishCommandStatus] = []
+        self.publish = False
+        self.inbox_decided = 0
+        self.reading_inbox = False
+        self.saving = False
+
+
+class Shell:
+    """The participants of one worker."""
+
+    def __init__(
+        self,
+        worker: str,
+        broker: Broker,
+        sockets: Sockets,
+        now: Callable[[], float],
+        spawn: Callable[[Coroutine[None, None, None]], None],
+        wake: Callable[[], None],
+    ) -> None:
+        """`spawn` runs a coroutine beside the caller; `wake` asks for a `flush` soon."""
+        self.worker = worker
+        self.exams: dict[ExamKey, Exam] = {}
+        self._broker = broker
+        self._sockets = sockets
+        self._now = now
+        self._spawn = spawn
+        self._wake = wake
+        self._owned: dict[ParticipantKey, _Owned] = {}
+        self._of_exam: defaultdict[ExamKey, set[ParticipantKey]] = defaultdict(set)
+        self._claiming: dict[ParticipantKey, list[ParticipantEvent]] = {}
+        self._dirty: dict[ParticipantKey, _Owned] = {}
+        self._timers: list[tuple[float, ParticipantKey]] = []
+        self._flushing = False
+
+    # --- events come in ---
+
+    def handle(self, key: ParticipantKey, event: ParticipantEvent, *, claim: bool = False) -> None:
+        """Bring an event to its participant: decided here if this worker owns it, else by the owner.
+
+        `claim`: become the owner first, because the student's page is (now) connected here.
+        """
+        owned = self._owned.get(key)
+        if owned is not None:
+            self._decide(owned, event)
+        elif key in self._claiming:
+            waiting = self._claiming[key]
+            if len(waiting) < _MAX_WAITING:  # beyond that the page sends again: nothing of it was acked
+                waiting.append(event)
+        elif claim:
+            self._claiming[key] = [event]
+            self._spawn(self._claim(key))
+        else:
+            self._spawn(self._pass_on(key, [event]))
+
+    def nudge(self, key: ParticipantKey) -> None:
+        """The inbox of this participant has news. If it is not ours, whoever owns it hears of it too."""
+        owned = self._owned.get(key)
+        if owned is not None and not owned.reading_inbox:
+            owned.reading_inbox = True
+            self._spawn(self._read_inbox(key, owned))
+
+    async def command(self, keys: Sequence[ParticipantKey], event: CommandIssued) -> None:
+        """Bring a proctor's command to participants: when this returns, it is kept, so it may be acked."""
+        unknown = []
+        for key in keys:
+            appended = await self._broker.append(key, [event], must_exist=True)
+            if appended.known:
+                await self._see_to(key, appended.owner)
+            else:
+                unknown.append(key)
+        if unknown:
+            statuses = [
+                effects.PublishCommandStatus(key.exam, event.command_id, key.student_id, "refused", "not in this exam")
+                for key in unknown
+            ]
+            await self._broker.publish(unknown[0].exam, _status_frames(statuses))
+
+    async def exam_event(self, key: ExamKey, event: ExamEvent) -> None:
+        """Decide an event of the exam, save it and see to what follows. When this returns it is kept."""
+        for _ in range(_EXAM_ATTEMPTS):
+            before = await self._broker.load_exam(key)
+            exam = before or new_exam(key, HERE, self._now())
+            decision = decide_exam(exam, event, self._now())
+            if decision.exam is exam and before is not None:
+                self.exams[key] = exam
+                break
+            if await self._broker.save_exam(before, decision.exam, decision.entries):
+                self.learn(decision.exam)
+                break
+        else:
+            raise RedisError(f"exam {key.quiz_id} was changed by others {_EXAM_ATTEMPTS} times in a row")
+        for effect in decision.effects:
+            match effect:
+                case effects.PublishIncidents():
+                    await self._broker.publish(key, [incidents_frame(effect, self._now())])
+                case effects.CommandEveryone():
+                    await self._command_everyone(effect)
+                case effects.ScheduleSweep():
+                    pass  # every worker counts for the exams that it has participants of
+                case _:
+                    assert_never(effect)
+
+    async def _command_everyone(self, effect: effects.CommandEveryone) -> None:
+        student_ids = await self._broker.student_ids(effect.exam)
+        for start in range(0, len(student_ids), _EVERYONE_CHUNK):
+            chunk = student_ids[start : start + _EVERYONE_CHUNK]
+            await self.command([ParticipantKey(*effect.exam, student_id) for student_id in chunk], effect.event)
+
+    def learn(self, exam: Exam) -> None:
+        """Another worker, or this one, saved an exam: decide by it from now on."""
+        known = self.exams.get(exam.key)
+        if known is None or exam.version > known.version:
+            self.exams[exam.key] = exam
+
+    # --- ownership ---
+
+    async def _claim(self, key: ParticipantKey) -> None:
+        """Become the owner, and decide what has been waiting. If Redis can't be reached nothing was acked: the page resends."""
+        try:
+            claimed = await self._broker.claim(key, self.worker)
+            exam = claimed.exam or await self._open_exam(key.exam)
+            orphaned = (
+                claimed.previous is not None
+                and claimed.previous != self.worker
+                and not await self._broker.is_alive(claimed.previous)
+            )
+        except RedisError:
+            self._claiming.pop(key, None)
+            return
+        self.learn(exam)
+        self._own(key, claimed, orphaned)
+
+    def _own(self, key: ParticipantKey, claimed: Claimed, orphaned: bool) -> None:
+        owned = _Owned(claimed.record or new_participant(key, HERE), claimed.epoch)
+        self._owned[key] = owned
+        self._of_exam[key.exam].add(key)
+        if owned.record.check_at is not None:
+            heapq.heappush(self._timers, (owned.record.check_at, key))
+        if orphaned:
+            self._decide(owned, OwnerLost(received_at=self._now()))
+        self._decide_waiting(owned, claimed.inbox)
+        for event in self._claiming.pop(key, ()):
+            self._decide(owned, event)
+
+    async def _open_exam(self, key: ExamKey) -> Exam:
+        """The exam of a first report that nobody opened before."""
+        fresh = new_exam(key, HERE, self._now())
+        if await self._broker.save_exam(None, fresh, ()):
+            return fresh
+        return await self._broker.load_exam(key) or fresh
+
+    async def take_over(self, key: ParticipantKey) -> None:
+        """Become the owner of an orphan: its deadline has passed, or its inbox waits, and its owner is dead."""
+        if key in self._owned or key in self._claiming:
+            return
+        self._claiming[key] = []
+        await self._claim(key)
+
+    async def _see_to(self, key: ParticipantKey, owner: str | None) -> None:
+        """After an append: nudge ourselves, or take over from a worker that is dead."""
+        if owner == self.worker:
+            self.nudge(key)
+        elif owner is None or not await self._broker.is_alive(owner):
+            await self.take_over(key)
+
+    async def _pass_on(self, key: ParticipantKey, events: Sequence[ParticipantEvent]) -> None:
+        """Give events to whoever owns the participant. Lost with a broken connection to Redis; nothing of them was acked."""
+        try:
+            appended = await self._broker.append(key, events)
+            await self._see_to(key, appended.owner)
+        except RedisError:
+            return
+
+    async def _read_inbox(self, key: ParticipantKey, owned: _Owned) -> None:
+        try:
+            waiting = await self._broker.inbox(key)
+        except RedisError:
+            return  # the look for waiting inboxes nudges again
+        finally:
+            owned.reading_inbox = False
+        if self._owned.get(key) is owned:
+            self._decide_waiting(owned, waiting)
+
+    def _decide_waiting(self, owned: _Owned, waiting: Iterable[Waiting]) -> None:
+        for number, event in waiting:
+            if number > owned.inbox_decided:
+                owned.inbox_decided = number
+                self._decide(owned, event, from_inbox=True)
+
+    def _drop(self, key: ParticipantKey, owned: _Owned) -> None:
+        """Another worker is the owner."""
+        if self._owned.get(key) is owned:
+            del self._owned[key]
+            self._of_exam[key.exam].discard(key)
+        self._dirty.pop(key, None)
+
+    # --- deciding ---
+
+    def _decide(self, owned: _Owned, event: ParticipantEvent, *, from_inbox: bool = False) -> None:
+        before = owned.record
+        decision = decide(before, event, self.exams[before.key.exam], self._now())
+        owned.record = decision.participant
+        owned.entries += decision.entries
+        unsaved = owned.saving or before.key in self._dirty
+        immediate = decision.participant is before and not unsaved and not from_inbox
+        for effect in decision.effects:
+            match effect:
+                case effects.SetDeadline():
+                    heapq.heappush(self._timers, (effect.at, effect.key))  # and in Redis, by the save
+                case effects.PublishView():
+                    owned.publish = True
+                case effects.PublishMessage():
+                    owned.frames.append(_grouped(effect.group, encode(effect.frame)))
+                case effects.PublishCommandStatus():
+                    owned.statuses.append(effect)
+                case effects.Send() | effects.Close() | effects.Ack() | effects.Forward():
+                    owned.after_save.append(effect)
+                case _:
+                    assert_never(effect)
+        if immediate:
+            performing, owned.after_save = owned.after_save, []
+            self._perform(before.key, performing)
+            return
+        if not from_inbox:
+            owned.events.append(event)
+        self._dirty[before.key] = owned
+        self._wake()
+
+    def _perform(self, key: ParticipantKey, performing: Iterable[effects.ParticipantEffect]) -> None:
+        for effect in performing:
+            match effect:
+                case effects.Send() | effects.Ack():
+                    self._sockets.send(key.exam, effect.connection, encode(effect.frame))
+                case effects.Close():
+                    self._sockets.close(key.exam, effect.connection, effect.code, effect.reason)
+                case effects.Forward():
+                    self._spawn(self._forward(effect))
+                case _:
+                    raise AssertionError(f"{effect} is not performed after the save")
+
+    async def _forward(self, effect: effects.Forward) -> None:
+        try:
+            await self._broker.forward(effect.key, effect.event)
+        except RedisError:
+            return  # not acked: it comes again
+
+    # --- deadlines ---
+
+    def check_due(self) -> float | None:
+        """Decide the deadlines that have passed; return when the next one is due."""
+        now = self._now()
+        while self._timers and self._timers[0][0] <= now:
+            at, key = heapq.heappop(self._timers)
+            owned = self._owned.get(key)
+            if owned is not None:
+                self._check(owned, at)
+        return self._timers[0][0] if self._timers else None
+
+    def _check(self, owned: _Owned, at: float) -> None:
+        self._decide(owned, DeadlineReached(received_at=max(at, self._now()), at=at))
+
+    # --- saving ---
+
+    async def flush(self) -> None:
+        """Save what has changed, then perform what follows. One flush at a time; a call during one does nothing."""
+        if self._flushing or not self._dirty:
+            return
+        self._flushing = True
+        dirty, self._dirty = self._dirty, {}
+        try:
+            await self._flush(dirty)
+        finally:
+            self._flushing = False
+            if self._dirty:
+                self._wake()
+
+    async def _flush(self, dirty: dict[ParticipantKey, _Owned]) -> None:
+        saves: defaultdict[ExamKey, list[Save]] = defaultdict(list)
+        batches: defaultdict[ExamKey, list[_Batch]] = defaultdict(list)
+        for key, owned in dirty.items():
+            batch = _Batch(key, owned)
+            batches[key.exam].append(batch)
+            saves[key.exam].append(batch.save)
+        try:
+            results = await self._broker.save(self.worker, dict(saves))
+        except RedisError:
+            # Saved or not, saving again is harmless: same owner and epoch, and entries have the same keys.
+            for key, owned in dirty.items():
+                if self._owned.get(key) is owned:
+                    self._dirty[key] = owned
+            for exam_batches in batches.values():
+                for batch in exam_batches:
+                    batch.put_back()
+            return
+        for exam, exam_batches in batches.items():
+            for batch, saved in zip(exam_batches, results[exam], strict=True):
+                if saved:
+                    batch.owned.saving = False
+                    self._perform(batch.key, batch.after_save)
+                else:
+                    self._drop(batch.key, batch.owned)
+                    lost = [*batch.events, *batch.owned.events]
+                    batch.owned.events = []
+                    if lost:
+                        self._spawn(self._pass_on(batch.key, lost))
+
+    def rewrite(self) -> None:
+        """Redis may have come back empty: save everything that is owned again."""
+        for key, owned in self._owned.items():
+            owned.publish = True
+            self._dirty[key] = owned
+        if self._dirty:
+            self._wake()
+
+    # --- what others ask ---
+
+    def owned_of(self, exam: ExamKey) -> list[Participant]:
+        """The records of an exam that this worker owns, as they are in memory."""
+        return [self._owned[key].record for key in self._of_exam.get(exam, ())]
+
+    @property
+    def exams_owned(self) -> list[ExamKey]:
+        """The exams that this worker owns participants of."""
+        return [exam for exam, keys in self._of_exam.items() if keys]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything decided is saved."""
+        return not (self._dirty or self._flushing or self._claiming)
+
+
+class _Batch:
+    """One participant in a flush: what goes into the save, taken off the owned copy so that the next events start anew."""
+
+    __slots__ = (
+        "after_save",
+        "entries",
+        "events",
+        "frames",
+        "inbox_decided",
+        "key",
+        "owned",
+        "publish",
+        "save",
+        "statuses",
+    )
+
+    def __init__(self, key: ParticipantKey, owned: _Owned) -> None:
+        self.key = key
+        self.owned = owned
+        self.events, owned.events = owned.events, []
+        self.entries, owned.entries = owned.entries, []
+        self.after_save, owned.after_save = owned.after_save, []
+        self.frames, owned.frames = owned.frames, []
+        self.statuses, owned.statuses = owned.statuses, []
+        self.publish, owned.publish = owned.publish, False
+        owned.saving = True
+        self.save = Save(
+            record=owned.record,
+            epoch=owned.epoch,
+            view=encode_value(view(owned.record)) if self.publish else None,
+            frames=(*self.frames, *_status_frames(self.statuses)),
+            entries=tuple(self.entries),
+            inbox_decided=owned.inbox_decided or None,
+        )
+
+    def put_back(self) -> None:
+        """Not known to be saved: everything goes into the next one."""
+        owned = self.owned
+        owned.saving = False
+        owned.events = [*self.events, *owned.events]
+        owned.entries = [*self.entries, *owned.entries]
+        owned.after_save = [*self.after_save, *owned.after_save]
+        owned.frames = [*self.frames, *owned.frames]
+        owned.statuses = [*self.statuses, *owned.statuses]
+        owned.publish = owned.publish or self.publish
+
+
+def _grouped(group: str, frame: bytes) -> bytes:
+    """A frame as it is published: its group, for proctors who watch only some, then the frame. Neither holds a line break."""
+    return encode_value(group) + b"\t" + frame
+
+
+def _status_frames(statuses: Sequence[effects.PublishCommandStatus]) -> list[bytes]:
+    """One status frame a command, however many students it went to. It is for all proctors of the exam."""
+    by_command: defaultdict[tuple[ExamKey, str], dict[str, tuple[CommandOutcome, str]]] = defaultdict(dict)
+    for status in statuses:
+        by_command[status.exam, status.command_id][status.student_id] = (status.outcome, status.reason)
+    frames = []
+    for (exam, command_id), students in by_command.items():
+        counts: defaultdict[str, int] = defaultdict(int)
+        for outcome, _ in students.values():
+            counts[outcome] += 1
+        data = messages.CommandStatusData(
+            command_id,
+            exam.quiz_id,
+            dict(counts),
+            {student: f"{outcome}: {reason}" if reason else outcome for student, (outcome, reason) in students.items()},
+        )
+        frames.append(_grouped("", encode(messages.CommandStatus(data))))
+    return frames
+
+
+def incidents_frame(effect: effects.PublishIncidents, now: float) -> bytes:
+    """Incidents as they are published: an update without participants."""
+    data = messages.UpdateData(effect.exam.quiz_id, (), effect.incidents, round(now * 1000, 3))
+    return _grouped("", encode(messages.Update(data)))
+
+
+__all__ = ["HERE", "Shell", "Sockets", "incidents_frame"]
