@@ -121,12 +121,21 @@ def break_even(serverless: Curve, cluster: Curve) -> BreakEven:
 
 def break_even_sentence(meeting: BreakEven) -> str:
     """Where the answer flips, for a reader."""
-    above = "the cluster" if meeting.cheaper_above == "ec2" else "serverless"
+    above, below = "the cluster", "serverless"
+    if meeting.cheaper_above == "lambda":
+        above, below = below, above
+    servers = "servers that are always on"
+    if meeting.variant == "scheduled":
+        servers = "servers that run for exams only"
+    elif meeting.variant == "scale to zero":
+        servers = "everything removed between exams"
     if meeting.exams_per_month is None:
-        return f"With the cluster {meeting.variant}, {above} is cheaper for any number of exams that fits into a month."
-    below = "serverless" if meeting.cheaper_above == "ec2" else "the cluster"
-    exams = meeting.exams_per_month
+        return f"With {servers}, {above} is cheaper for any number of exams that fits into a month."
+    last = math.floor(meeting.exams_per_month)
+    if last == 0:
+        return f"With {servers}, {above} is cheaper from the first exam of a month on."
+    exams = "1 exam" if last == 1 else f"{last} exams"
     return (
-        f"With the cluster {meeting.variant} the two meet at {exams:.1f} exams a month: up to {math.floor(exams)} "
-        f"{below} is cheaper, from {math.floor(exams) + 1} on {above}."
+        f"With {servers}, {below} is cheaper up to {exams} a month, and {above} from {last + 1} on "
+        f"(the two meet at {meeting.exams_per_month:.1f})."
     )

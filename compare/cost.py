@@ -137,7 +137,8 @@ class Assumptions(msgspec.Struct, frozen=True):
     alarms: int = 5
     metrics: int = 10
     cluster_log_gb: float = 0.1  # a month
-    platform_log_bytes: float = 400.0  # that Lambda itself writes for one invocation
+    platform_log_bytes: float = 400.0  # that Lambda itself writes for one invocation, where the run did not count them
+    idle_polls_per_minute: float = 15.0  # five pollers of an event source mapping, 20 s each, when its queue is empty
     log_months: float = 1.0  # kept
     journal_entry_bytes: float = 1024.0
     journal_months: float = 12.0  # kept
@@ -170,7 +171,10 @@ def serverless_cost(
     exam = stretch_serverless(usage, plan, opening)
 
     def month(exams: float, guess: Assumptions = given) -> Bill:
-        return Bill("pay per use", _serverless_lines(exam, exams, prices, guess) + _watching(prices, guess))
+        return Bill(
+            "pay per use",
+            _serverless_lines(exam, exams, prices, guess) + _idle_polling(prices, guess) + _watching(prices, guess),
+        )
 
     return ModeCost(
         region=prices.region,
@@ -190,7 +194,7 @@ def serverless_cost(
             f"{FORCED_RECONNECT_HOURS:g} hours after its start API Gateway closes a connection; each such reconnect "
             "is counted with what it invokes.",
             "A started connection minute is billed as a whole one; connects, pings and pongs are no messages.",
-            "One token request per connection, one log of 400 bytes per invocation from Lambda itself, logs kept for "
+            "One token request per connection; logs are kept for "
             f"{given.log_months:g} month, the journal for {given.journal_months:g}.",
         ),
     )
@@ -344,14 +348,14 @@ def _serverless_lines(exam: ServerlessUsage, exams: float, prices: Prices, given
     functions = exam.functions.values()
     minutes = exam.connection_minutes + exam.connects * given.connect_round_up_minutes
     invocations = sum(function.invocations for function in functions)
-    log_gb = (exam.log_bytes + invocations * given.platform_log_bytes) / GIB
+    log_gb = (exam.log_bytes + (exam.platform_log_bytes or invocations * given.platform_log_bytes)) / GIB
     egress_gb = (exam.egress_bytes + exam.messages_out * given.frame_overhead_bytes) / GIB
     lines = [
         *_sharing_tiers(
             prices.price("apigateway", "websocket-message"),
             [
-                ("Messages from clients", exam.messages_in * exams, "measured", "32 KiB steps"),
-                ("Messages to clients", exam.messages_out * exams, "measured", "32 KiB steps"),
+                ("Messages from clients", exam.messages_in * exams, "measured", ""),
+                ("Messages to clients", exam.messages_out * exams, "measured", ""),
             ],
         ),
         _line("Connection minutes", minutes * exams, prices.price("apigateway", "websocket-minute"), "measured"),
@@ -419,7 +423,7 @@ def _cluster_lines(
             size.instances * instance_hours,
             prices.price("ec2", size.instance_type),
             "modelled",
-            f"number decided by {size.decided_by}",
+            "as few as allowed" if size.decided_by == "minimum" else f"number decided by {size.decided_by}",
         )
     ]
     instance = prices.instance(size.instance_type)
@@ -485,6 +489,12 @@ def _journal_storage(entries: float, prices: Prices, given: Assumptions) -> Cost
         "modelled",
         f"kept for {given.journal_months:g} months",
     )
+
+
+def _idle_polling(prices: Prices, given: Assumptions) -> tuple[CostLine, ...]:
+    """What Lambda asks the sweep's queue all month, exam or not."""
+    polls = given.idle_polls_per_minute * 60 * HOURS_PER_MONTH
+    return (_line("SQS polling by Lambda", polls, prices.price("sqs", "request"), "assumed", "exam or not"),)
 
 
 def _watching(prices: Prices, given: Assumptions) -> tuple[CostLine, ...]:
@@ -606,9 +616,9 @@ def _cluster_sensitivity(given: Assumptions, month: Callable[[Assumptions], floa
         Sensitivity(
             name="At least this many instances",
             unit="instances",
-            low=1,
-            used=given.min_instances,
-            high=2,
+            low=1.0,
+            used=float(given.min_instances),
+            high=2.0,
             usd_low=month(msgspec.structs.replace(given, min_instances=1)),
             usd_high=month(msgspec.structs.replace(given, min_instances=2)),
             source="two survive the loss of one, with Redis outside of them",

@@ -134,15 +134,15 @@ class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     versions: dict[str, str]
 
 
-class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Result(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One comparison."""
 
+    schema: str = SCHEMA
     workload: WorkloadOptions
     environment: Environment
     modes: dict[Mode, ModeResult]
     verdict: Verdict | None
     partial: bool = False  # stopped before its end: figures cover what there was
-    schema: str = SCHEMA
 
     @property
     def anything_lost(self) -> bool:

@@ -98,6 +98,7 @@ def stretch_serverless(
         dynamodb_write_units=grown("dynamodb_write_units"),
         sqs_requests=round(grown("sqs_requests")),
         log_bytes=round(grown("log_bytes")),
+        platform_log_bytes=round(grown("platform_log_bytes")),
         egress_bytes=round(grown("egress_bytes")),
         journal_entries=round(grown("journal_entries")),
     )

@@ -66,10 +66,11 @@ class ServerlessUsage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, t
         float  # write request units as the store returned them, refused conditional writes too; emulated
     )
     sqs_requests: int  # send, receive and delete, emulated
-    log_bytes: int  # what the handlers wrote to standard output, measured; Lambda's own lines are added by `cost`
+    log_bytes: int  # what the handlers wrote to standard output, measured
     egress_bytes: int  # frame bytes to clients, measured; TLS and TCP overhead is not in it
     journal_entries: int = 0  # entries saved for good, measured
     proctors: int = 0  # proctors of all exams together
+    platform_log_bytes: int = 0  # Lambda's START, END and REPORT lines, emulated; 0: `cost` assumes some per invocation
 
 
 class ProcessSplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,7 +93,7 @@ class ClusterUsage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
     duration_seconds: float  # how long this stretch lasted, measured
     students: int  # students of all exams of the run together
     reports: int  # status reports that the students sent, measured
-    cpu_seconds: ProcessSplit  # user and system time, measured on this machine
+    cpu_seconds: ProcessSplit  # user and system time of all instances, measured on this machine
     memory_bytes: (
         ProcessSplit  # the highest sum seen, shared pages once where the kernel tells (PSS, else RSS); measured
     )
