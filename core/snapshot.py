@@ -91,15 +91,17 @@ def pages(
     limit_bytes: int = MAX_SNAPSHOT_PAGE_BYTES,
 ) -> list[Snapshot]:
     """A snapshot cut into pages that each encode to less than `limit_bytes`. An empty exam is one empty page."""
-    cut = list(_cut((encode_value(v) for v in views), limit_bytes - _ENVELOPE_BYTES)) or [()]
+    parts = list(cut((encode_value(v) for v in views), limit_bytes - _ENVELOPE_BYTES)) or [()]
     return [
-        Snapshot(SnapshotData(quiz_id, snapshot_id, number, len(cut), page, incidents, server_time))
-        for number, page in enumerate(cut, 1)
+        Snapshot(SnapshotData(quiz_id, snapshot_id, number, len(parts), page, incidents, server_time))
+        for number, page in enumerate(parts, 1)
     ]
 
 
-def _cut(encoded: Iterable[bytes], room: int) -> Iterator[tuple[msgspec.Raw, ...]]:
-    """Fill pages one after the other."""
+def cut(
+    encoded: Iterable[bytes], room: int = MAX_SNAPSHOT_PAGE_BYTES - _ENVELOPE_BYTES
+) -> Iterator[tuple[msgspec.Raw, ...]]:
+    """Fill pages with encoded views one after the other, `room` bytes each: of a snapshot, or of a large update."""
     page: list[msgspec.Raw] = []
     size = 0
     for item in encoded:

@@ -1,0 +1,142 @@
+"""The periodic look at every open exam: what nobody reports, because it is silence.
+
+One delayed SQS message per exam and shard is the ticket for one sweep. Whoever receives it first exchanges it for the next one, in
+a conditional write, so that a message delivered twice ends there and a crash later costs one sweep, not the chain. Should the
+next message be lost all the same, a rule each minute finds the ticket that nobody used.
+
+A sweep reads its partition once. It decides every deadline that has passed, delivers what lies in inboxes, and counts the silent
+for the exam's incidents. It repairs what a crash lost between two steps elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from msgspec.structs import replace
+
+from adapters.lambda_apigw.ports import Connections, Row, Store, Subscriptions, SweepTicket
+from adapters.lambda_apigw.shell import Outbox, Shell
+from core import incidents
+from core.decide import decide
+from core.errors import CloseCode
+from core.events import CommandIssued, DeadlineReached, SweepCounted
+from core.exam import Exam
+from core.incidents import SilenceCounts
+from core.participant import ExamKey, Participant, ParticipantKey
+
+_PUBLISH_AFTER = 100
+_DECIDES = 0
+"""The shard whose sweep also decides about the exam as a whole."""
+
+
+class Sweep:
+    """Sweeps, with the same objects as the shell that decides for it."""
+
+    def __init__(
+        self,
+        shell: Shell,
+        store: Store,
+        subscriptions: Subscriptions,
+        connections: Connections,
+        clock: Callable[[], float],
+    ) -> None:
+        self._shell = shell
+        self._store = store
+        self._subscriptions = subscriptions
+        self._connections = connections
+        self._clock = clock
+
+    def sweep(self, ticket: SweepTicket) -> bool:
+        """Plan the next sweep and do this one; False if the ticket was used before, or the exam is closed."""
+        if not self._shell.plan_sweep(ticket):
+            return False
+        rows = list(self._store.partition(ticket.exam, ticket.shard))
+        self._decide_exam(ticket, rows)
+        self._decide_rows(ticket.exam, rows)
+        if ticket.shard == _DECIDES:
+            self._hang_up(ticket.exam)
+        return True
+
+    def restart_lost(self) -> int:
+        """Start the chains again whose next sweep is long overdue; how many there were."""
+        late = self._clock() - 2 * self._shell.sweep_seconds
+        return sum(self._shell.plan_sweep(ticket) for ticket in list(self._store.late_sweeps(late)))
+
+    def _decide_exam(self, ticket: SweepTicket, rows: Iterable[Row]) -> None:
+        """Count first: an incident that begins now must hold back what would be decided after it."""
+        exam, now = self._store.load_exam(ticket.exam), self._clock()
+        if exam is None:
+            return
+        records = [_as_lapsed(row.record, exam, now) for row in rows if row.record is not None]
+        counts = incidents.count(records, now, exam.policy)
+        if self._store.shards(ticket.exam) > 1:
+            self._store.put_counts(ticket.exam, ticket.shard, counts)
+        if ticket.shard != _DECIDES:
+            return
+        if self._store.shards(ticket.exam) > 1:
+            counts = self._store.counts(ticket.exam)
+        outbox = Outbox()
+        self._shell.apply_exam(ticket.exam, _counted(counts, now), outbox)
+        self._shell.finish(outbox)
+
+    def _decide_rows(self, key: ExamKey, rows: Iterable[Row]) -> None:
+        exam, now = self._store.load_exam(key), self._clock()
+        if exam is None or exam.state == "closed":
+            return
+        fresh = [command for command in exam.standing if now - command.received_at < 3 * self._shell.sweep_seconds]
+        outbox = Outbox()
+        decided = 0
+        for row in rows:
+            decided += self._decide_row(row, fresh, outbox)
+            if decided >= _PUBLISH_AFTER:
+                self._shell.finish(outbox)
+                decided = 0
+        self._shell.finish(outbox)
+
+    def _decide_row(self, row: Row, standing: list[CommandIssued], outbox: Outbox) -> int:
+        """All that is due for one participant; how many events that was."""
+        decided, now, record = 0, self._clock(), row.record
+        for item in row.inbox:
+            self._shell.apply(row.key, item.event, outbox, taken=(item.id,))
+            decided += 1
+        if record is None:
+            return decided
+        for command in standing:
+            # Who was joining while the command was saved saw the exam without it, and was not there yet when it was carried out.
+            # All others have it, and ignore it.
+            if decide(record, command, self._shell.exam(row.key.exam), now).participant is not record:
+                self._shell.apply(row.key, command, outbox, must_exist=True)
+                decided += 1
+        if record.check_at is not None and record.check_at <= now:
+            self._check(row.key, record, now, outbox, is_old=decided > 0)
+            decided += 1
+        return decided
+
+    def _check(self, key: ParticipantKey, record: Participant, now: float, outbox: Outbox, *, is_old: bool) -> None:
+        assert record.check_at is not None  # the caller looked
+        event = DeadlineReached(received_at=now, at=record.check_at)
+        self._shell.apply(key, event, outbox, known=None if is_old else record, must_exist=True)
+
+    def _hang_up(self, exam: ExamKey) -> None:
+        """Proctors whose token expired and who did not bring a new one."""
+        for connection in list(self._subscriptions.expired(exam)):
+            self._connections.close(connection, CloseCode.TOKEN, "the token has expired")
+            self._subscriptions.forget(connection)
+
+
+def _as_lapsed(record: Participant, exam: Exam, now: float) -> Participant:
+    """The record as it will be once its deadline is decided, with *offline* still held back."""
+    if record.check_at is None or record.check_at > now:
+        return record
+    holding = replace(exam, hold_until=max(exam.hold_until, now + 1))
+    return decide(record, DeadlineReached(received_at=now, at=record.check_at), holding, now).participant
+
+
+def _counted(counts: SilenceCounts, now: float) -> SweepCounted:
+    return SweepCounted(
+        received_at=now,
+        taking=counts.taking,
+        fell_silent=counts.fell_silent,
+        still_silent=counts.still_silent,
+        last_time_end=counts.last_time_end,
+    )
