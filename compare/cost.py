@@ -326,7 +326,7 @@ def _line(name: str, quantity: float, price: Price, basis: Basis, note: str = ""
     total = price.cost(quantity) if usd is None else usd
     return CostLine(
         name=name,
-        quantity=quantity,
+        quantity=float(quantity),
         unit=price.unit,
         unit_price_usd=total / quantity if quantity else price.first_usd,
         usd=total,
@@ -614,8 +614,8 @@ def _cluster_sensitivity(given: Assumptions, month: Callable[[Assumptions], floa
             source="no measurement on the instance",
         ),
         Sensitivity(
-            name="At least this many instances",
-            unit="instances",
+            name="Instances, at least",
+            unit="",
             low=1.0,
             used=float(given.min_instances),
             high=2.0,

@@ -48,7 +48,7 @@ BASIS_WORDS = {
 def terminal_table(result: Result) -> RenderableType:
     """The deployments side by side, and the verdict under them."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for mode in result.modes:
         table.add_column(f"{TITLES[mode]}\n[dim]{MADE_OF[mode]}[/dim]", justify="right")
     modes = list(result.modes.values())
@@ -60,19 +60,20 @@ def terminal_table(result: Result) -> RenderableType:
     def row(title: str, says: Callable[[ModeResult], str]) -> None:
         table.add_row(f"  {title}", *[says(mode) for mode in modes])
 
-    group("Latency, ms: p50 / p95 / p99 / max", where_words)
-    row("message (send to server)", lambda mode: _four(mode.latency_ms.message))
-    row("round trip (send to ack)", lambda mode: _four(mode.latency_ms.round_trip))
-    row("delivery (send to proctor)", lambda mode: _four(mode.latency_ms.delivery))
+    group("Latency, ms\n  p50 / p95 / p99 / max", where_words)
+    row("message to server", lambda mode: _four(mode.latency_ms.message))
+    row("round trip", lambda mode: _four(mode.latency_ms.round_trip))
+    row("delivery to proctor", lambda mode: _four(mode.latency_ms.delivery))
     group("Reliability", lambda mode: mode.counts_basis)
     row("delivered of sent", lambda mode: f"{mode.delivered:,} of {mode.sent:,}")
     row("lost", lambda mode: f"{mode.lost:,}")
     row("duplicates", lambda mode: f"{mode.duplicates:,}")
     row("false offline", lambda mode: f"{mode.false_offline:,}")
-    row("offline seen after, s (max)", _offline_cell)
-    group("Server side", lambda mode: mode.cpu.basis)
-    row("CPU s per 1,000 reports", lambda mode: f"{mode.cpu.per_1000_reports_s:.2f}")
-    row("memory, MB", lambda mode: f"{mode.memory.total_bytes / 1e6:,.0f}")
+    row("offline after, s (max)", _offline_cell)
+    if any(mode.cpu or mode.memory for mode in modes):
+        group("Server side", lambda mode: mode.cpu.basis if mode.cpu else "")
+        row("CPU s per 1,000 reports", lambda mode: f"{mode.cpu.per_1000_reports_s:.2f}" if mode.cpu else "-")
+        row("memory, MB", lambda mode: f"{mode.memory.total_bytes / 1e6:,.0f}" if mode.memory else "-")
     costs = [mode.cost for mode in modes if mode.cost]
     if costs:
         group(f"Cost in {costs[0].region}", lambda mode: "modelled" if mode.cost else "")
@@ -417,7 +418,10 @@ def _bill_section(result: Result) -> Markup | None:
         element("h2", f"What a month of {exams:g} exams is made of"),
         element(
             "p",
-            "Both to the same scale. The complete bills, with quantities, unit prices and sources, are further down.",
+            "The largest lines of the bill. It stands complete, with quantities, unit prices and sources, further down."
+            if len(costs) == 1
+            else "The largest lines of both bills, to the same scale. They stand complete, with quantities, unit prices "
+            "and sources, further down.",
             class_="soft",
         ),
         element("div", *[plot(mode, cost, lines) for mode, cost, lines in shown], class_="beside even"),
@@ -461,7 +465,7 @@ def _exams_section(result: Result) -> Markup | None:
     title = "Cost of a month against the number of exams in it"
     return element(
         "section",
-        element("h2", "When the answer changes"),
+        element("h2", "When the answer changes" if meetings else "More exams, or fewer"),
         element("ul", *[element("li", break_even_sentence(meeting)) for meeting in meetings], class_="plain soft")
         if meetings
         else None,
@@ -530,23 +534,28 @@ def _engineer_section(result: Result, sources: "_Sources") -> Markup:
     )
 
 
-def _machine_tables(mode: Mode, found: ModeResult) -> Markup:
-    names = list(dict.fromkeys([*found.cpu.by_process, *found.memory.by_process]))
+def _machine_tables(mode: Mode, found: ModeResult) -> Markup | None:
+    cpu, memory = found.cpu, found.memory
+    if cpu is None or memory is None:
+        return None
+    names = dict.fromkeys([*cpu.by_process, *memory.by_process])
 
     def cell(values: dict[str, float], name: str, scale: float, digits: int) -> str:
         return f"{values[name] / scale:,.{digits}f}" if name in values else ""
 
     rows: list[list[str]] = [
-        [name, cell(found.cpu.by_process, name, 1, 2), cell(found.memory.by_process, name, 1e6, 0)] for name in names
+        [name, cell(cpu.by_process, name, 1, 2), cell(memory.by_process, name, 1e6, 0)] for name in names
     ]
-    rows.append(["together", f"{found.cpu.total_s:,.2f}", f"{found.memory.total_bytes / 1e6:,.0f}"])
-    rows.append(["per 1,000 reports", f"{found.cpu.per_1000_reports_s:,.3f}", ""])
-    heads = ["", join("CPU, s ", _basis(found.cpu.basis)), join("memory, MB ", _basis(found.memory.basis))]
+    rows.append(["together", f"{cpu.total_s:,.2f}", f"{memory.total_bytes / 1e6:,.0f}"])
+    rows.append(["per 1,000 reports", f"{cpu.per_1000_reports_s:,.3f}", ""])
+    heads = ["", join("CPU, s ", _basis(cpu.basis)), join("memory, MB ", _basis(memory.basis))]
     return join(element("h3", f"{TITLES[mode]}: processor and memory"), _table(None, heads, rows))
 
 
-def _usage_table(mode: Mode, found: ModeResult) -> Markup:
+def _usage_table(mode: Mode, found: ModeResult) -> Markup | None:
     usage = found.usage
+    if usage is None:
+        return None
     if isinstance(usage, ServerlessUsage):
         rows = [
             ["messages from clients, 32 KiB steps", f"{usage.messages_in:,}", "measured"],
@@ -623,7 +632,7 @@ def _bill_tables(mode: Mode, cost: ModeCost, sources: "_Sources") -> Iterable[Ma
             [
                 [
                     join(guess.name, element("small", guess.source)),
-                    *[f"{value:g} {guess.unit}" for value in (guess.low, guess.used, guess.high)],
+                    *[f"{value:g} {guess.unit}".strip() for value in (guess.low, guess.used, guess.high)],
                     money(guess.usd_low),
                     money(guess.usd_high),
                 ]
@@ -660,6 +669,7 @@ def _bill_table(bill: Bill, sources: "_Sources") -> Markup:
         [row(line) for line in bill.lines],
         total=["together", "", "", "", money(bill.usd)],
         words=(0, 2),
+        kind="bill",
     )
 
 
@@ -667,7 +677,7 @@ def _method_section(result: Result) -> Markup:
     workload = result.workload
     environment = result.environment
     options = [
-        [name.removesuffix("_s").replace("_", " ") + (", s" if name.endswith("_s") else ""), str(value)]
+        [name.removesuffix("_s").replace("_", " ") + (", s" if name.endswith("_s") else ""), _option(value)]
         for name in workload.__struct_fields__
         if (value := getattr(workload, name)) is not None
     ]
@@ -701,6 +711,10 @@ def _method_section(result: Result) -> Markup:
             class_="beside even",
         ),
     )
+
+
+def _option(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _assumption_list(mode: Mode, cost: ModeCost) -> Iterable[Markup]:
@@ -745,7 +759,7 @@ class _Sources:
 
 def _students(result: Result) -> int:
     found = next(iter(result.modes.values()), None)
-    return found.usage.students if found else result.workload.students
+    return found.usage.students if found and found.usage else result.workload.students
 
 
 def _costs(result: Result) -> list[tuple[Mode, ModeCost]]:
@@ -776,13 +790,14 @@ def _table(
     rows: Iterable[Sequence[str]],
     total: Sequence[str] | None = None,
     words: Sequence[int] = (0,),
+    kind: str | None = None,
 ) -> Markup:
     """A table whose columns are numbers, but for those in `words`; the first cell of a row is its heading."""
 
     def css(column: int) -> str | None:
         return None if column in words else "number"
 
-    def row(cells: Sequence[str], kind: str | None = None) -> Markup:
+    def row(cells: Sequence[str], row_kind: str | None = None) -> Markup:
         return element(
             "tr",
             *[
@@ -791,7 +806,7 @@ def _table(
                 else element("td", cell, class_=css(column))
                 for column, cell in enumerate(cells)
             ],
-            class_=kind,
+            class_=row_kind,
         )
 
     head = element("tr", *[element("th", text, scope="col", class_=css(column)) for column, text in enumerate(heads)])
@@ -800,6 +815,6 @@ def _table(
         element("caption", caption) if caption else None,
         element("thead", head) if any(heads) else None,
         element("tbody", *[row(cells) for cells in rows], row(total, "sum") if total else None),
-        class_="many" if len(heads) > 5 else None,
+        class_=kind or ("many" if len(heads) > 5 else None),
     )
     return element("div", table, class_="scroll")

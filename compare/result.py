@@ -93,9 +93,9 @@ class ModeResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     duplicates: int  # shown or journalled twice
     false_offline: int  # shown offline against the truth
     offline_detection_s: OfflineDetection
-    cpu: Cpu
-    memory: Memory
-    usage: ServerlessUsage | ClusterUsage
+    cpu: Cpu | None = None  # None here and below: a real deployment does not tell
+    memory: Memory | None = None
+    usage: ServerlessUsage | ClusterUsage | None = None
     opening_usage: ServerlessUsage | ClusterUsage | None = None  # at the end of the opening, see `usage`
     cost: ModeCost | None = None
     problems: tuple[str, ...] = ()  # the first few losses, duplicates and errors, in words

@@ -62,6 +62,7 @@ RESULTS = {
     "partial": msgspec.structs.replace(sample_result("ec2"), partial=True, verdict=None),
     "no mode": msgspec.structs.replace(sample_result("ec2"), modes={}, verdict=None, partial=True),
     "no exam": sample_result(exams=0.0),
+    "real deployment": changed(sample_result("lambda", with_cost=False), "lambda", cpu=None, memory=None, usage=None),
 }
 
 
