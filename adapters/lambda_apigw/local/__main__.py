@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import resource
 import signal
 import sys
 
@@ -45,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.die_with_parent:
         child_process.die_with_parent()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a socket for each connection
     try:
         asyncio.run(serve(load_settings(options.settings)))
     except (OSError, msgspec.MsgspecError, ValueError) as exc:

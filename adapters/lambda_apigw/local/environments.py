@@ -28,7 +28,7 @@ from typing import IO
 import msgspec
 
 from adapters.lambda_apigw.local import child_process
-from adapters.lambda_apigw.local.settings import Function
+from adapters.lambda_apigw.local.settings import Faults, Function
 from adapters.lambda_apigw.local.usage import FunctionUsage, quantiles
 
 _MAIN = str(Path(__file__).with_name("environment_main.py"))
@@ -36,7 +36,8 @@ _REQUEST = Struct(">Id36s")
 _ANSWER = Struct(">I")
 #: "Lambda ends the INIT phase after ten seconds."
 INIT_TIMEOUT_SECONDS = 10.0
-_SAMPLES = 100_000
+_SAMPLES = 20_000
+_LONGEST_LINE = 64 * 1024
 
 
 class InvocationFailed(Exception):
@@ -149,7 +150,8 @@ class _LogPipe(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._pool.log_bytes += len(data)
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, rest = (self._rest + data).split(b"\n")
+        self._rest = rest[-_LONGEST_LINE:]
         self._pool.log_lines.extend(line.decode(errors="replace") for line in lines)
         self._pool.write_log(data)
 
@@ -168,14 +170,16 @@ class FunctionPool:
         *,
         region: str,
         account_id: str,
-        rng: random.Random,
+        faults: Faults,
     ) -> None:
         self.name = name
         self.function = function
         self.log_bytes = 0
         self.log_lines: deque[str] = deque(maxlen=1000)
         self.log_transports: set[asyncio.BaseTransport] = set()
-        self._rng = rng
+        self._ids = random.Random()  # noqa: S311  request ids, not secrets
+        self._faults = faults
+        self._rng = random.Random(faults.seed)  # noqa: S311  reproducible faults
         self._variables = _runtime_variables(name, function, region, account_id) | dict(variables)
         self._environments: set[_Environment] = set()
         self._idle: list[_Environment] = []
@@ -203,7 +207,7 @@ class FunctionPool:
         if self.function.throttle_at_cap and self._busy + len(self._waiting) >= self.function.concurrency:
             self._throttles += 1
             raise InvocationThrottled("TooManyRequestsException", "Rate Exceeded.")
-        request_id = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+        request_id = str(uuid.UUID(int=self._ids.getrandbits(128), version=4))
         invocation = _Invocation(event, request_id, asyncio.get_running_loop().create_future())
         if self._idle:
             self._dispatch(self._idle.pop(), invocation)
@@ -361,7 +365,10 @@ class FunctionPool:
             self._cold_starts += 1
         self._platform_log(f"START RequestId: {invocation.request_id} Version: $LATEST\n")
         timeout = self.function.timeout_seconds
-        environment.deadline = asyncio.get_running_loop().call_later(timeout, self._timed_out, environment)
+        loop = asyncio.get_running_loop()
+        environment.deadline = loop.call_later(timeout, self._timed_out, environment)
+        if self._rng.random() < self._faults.invocation_killed:
+            loop.call_later(self._rng.uniform(0, self._faults.killed_within_ms) / 1000, self.ended, environment)
         environment.send(invocation, timeout)
 
     def _finish(self, environment: _Environment) -> _Invocation | None:

@@ -37,6 +37,8 @@ UNIT_BYTES = 32 * 1024
 #: TCP and IPv4 headers with timestamps, of the one segment a small frame needs.
 _SEGMENT_BYTES = 52
 _AUTHORIZER_RESULT_BYTES = 8 * 1024
+#: "Quotas for configuring and running a WebSocket API"; the status of the refusal is ours.
+_URL_CHARACTERS = 4096
 #: How long a client may take to answer our close frame.
 _CLOSE_SECONDS = 1.0
 
@@ -231,6 +233,10 @@ class Gateway:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
+    def refuses_post(self) -> bool:
+        """Fault: whether this POST is to be answered 429."""
+        return self._faults.random() < self._settings.faults.post_throttled
+
     def next_id(self) -> str:
         """A request id."""
         return self._ids.next()
@@ -251,6 +257,8 @@ class Gateway:
         connection_id, request_id = self._ids.next(), self._ids.next()
         path, _, query = request.path.partition("?")
         try:
+            if len(request.path) > _URL_CHARACTERS:
+                raise _Refused(414, "URI Too Long")
             if path not in self._paths:
                 raise _Refused(403, "Forbidden")
             if not self._new_connections.take() or not self._account.take():
@@ -275,7 +283,7 @@ class Gateway:
     def _connection(self, connection_id: str, socket: ServerConnection, request: Request, query: str) -> Connection:
         settings = self._settings
         peer = socket.remote_address or ("127.0.0.1", 0)
-        trace_id = f"Root=1-{int(time.time()):08x}-{self._faults.getrandbits(96):024x}"
+        trace_id = f"Root=1-{int(time.time()):08x}-{random.getrandbits(96):024x}"
         upgrade = Upgrade(request.headers.raw_items(), query, peer[0], self.port, trace_id)
         context = ContextTemplate(
             connection_id=connection_id,
@@ -332,6 +340,8 @@ class Gateway:
             proxy = _decode_proxy(result)
         except (InvocationFailed, TimeoutError, msgspec.MsgspecError):
             raise _Refused(502, "Internal server error") from None
+        if not 100 <= proxy.statusCode <= 599:
+            raise _Refused(502, "Internal server error")
         if not 200 <= proxy.statusCode < 300:
             raise _Refused(proxy.statusCode, "Forbidden" if proxy.statusCode == 403 else "Connection refused")
         headers = {name.lower(): value for name, value in (proxy.headers or {}).items()}

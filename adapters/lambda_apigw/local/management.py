@@ -81,6 +81,8 @@ class Management:
             return self._gone()
         if not _is_text(data):
             return self._error(400, "BadRequestException", "The message must be text and not empty")
+        if self._gateway.refuses_post():
+            return self._error(429, "LimitExceededException", "Too Many Requests")
         if connection.unsent_bytes + len(data) > limits.client_buffer_bytes:
             return self._error(429, "LimitExceededException", "The WebSocket client side buffer is full")
         self._gateway.send(connection, data)

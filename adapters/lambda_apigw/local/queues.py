@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import uuid
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +19,7 @@ import msgspec
 
 from adapters.lambda_apigw.local import sigv4
 from adapters.lambda_apigw.local.environments import FunctionPool, InvocationFailed
-from adapters.lambda_apigw.local.settings import Credentials, Queue, Schedule
+from adapters.lambda_apigw.local.settings import Credentials, Faults, Queue, Schedule
 from adapters.lambda_apigw.local.usage import QueueUsage
 
 _RETRY_SECONDS = 0.5
@@ -52,11 +53,15 @@ class _BatchResponse(msgspec.Struct, rename="camel"):
 class QueueMapping:
     """Polls one queue and invokes one function until it is stopped."""
 
-    def __init__(self, queue: Queue, pool: FunctionPool, *, credentials: Credentials, region: str) -> None:
+    def __init__(
+        self, queue: Queue, pool: FunctionPool, *, credentials: Credentials, region: str, faults: Faults
+    ) -> None:
         self._queue = queue
         self._pool = pool
         self._credentials = credentials
         self._region = region
+        self._duplicated = faults.queue_duplicated
+        self._faults = random.Random(faults.seed)  # noqa: S311  a reproducible fault
         server = urlsplit(queue.endpoint_url)
         self._host, self._port = server.hostname or "127.0.0.1", server.port or 80
         *_, account, name = urlsplit(queue.url).path.split("/")
@@ -82,6 +87,8 @@ class QueueMapping:
         while True:
             try:
                 messages = await self._receive()
+                if messages and self._faults.random() < self._duplicated:
+                    await self._invoke(messages)  # delivered twice, the first time without a trace
                 if messages:
                     await self._handle(messages)
             except (SqsError, OSError):
@@ -106,19 +113,26 @@ class QueueMapping:
         return received.messages
 
     async def _handle(self, messages: list[_Message]) -> None:
-        self._batches += 1
-        event = {"Records": [self._record(message) for message in messages]}
-        try:
-            failed = _failed_items(await self._pool.invoke(msgspec.json.encode(event)), messages)
-        except InvocationFailed:
+        result = await self._invoke(messages)
+        if result is None:
             self._batch_failures += 1
             return
+        failed = _failed_items(result, messages)
         self._item_failures += len(failed)
         done = [message for message in messages if message.message_id not in failed]
         if done:
-            self._deletes += 1
             entries = [{"Id": str(i), "ReceiptHandle": message.receipt_handle} for i, message in enumerate(done)]
             await self._call("DeleteMessageBatch", {"QueueUrl": self._queue.url, "Entries": entries})
+            self._deletes += 1
+
+    async def _invoke(self, messages: list[_Message]) -> bytes | None:
+        """What the function returned for the batch; None if it failed."""
+        self._batches += 1
+        event = {"Records": [self._record(message) for message in messages]}
+        try:
+            return await self._pool.invoke(msgspec.json.encode(event))
+        except InvocationFailed:
+            return None
 
     def _record(self, message: _Message) -> dict[str, object]:
         return {

@@ -47,7 +47,6 @@ class LocalGateway:
         self._rules: list[Rule] = []
         self._account = TokenBucket(settings.limits.rate_per_second, settings.limits.burst)
         rng = random.Random(settings.faults.seed)  # noqa: S311  reproducible faults
-        self._pool_rng = random.Random()  # noqa: S311  request ids
         self._gateway = Gateway(settings, self._pools, self._account, rng)
         self._management = Management(settings, self._gateway, self._account)
         self._http: HttpServer | None = None
@@ -78,10 +77,16 @@ class LocalGateway:
                 self._variables(function),
                 region=settings.region,
                 account_id=settings.account_id,
-                rng=self._pool_rng,
+                faults=settings.faults,
             )
         self._mappings = [
-            QueueMapping(queue, self._pools[queue.function], credentials=settings.credentials, region=settings.region)
+            QueueMapping(
+                queue,
+                self._pools[queue.function],
+                credentials=settings.credentials,
+                region=settings.region,
+                faults=settings.faults,
+            )
             for queue in settings.queues
         ]
         self._rules = [

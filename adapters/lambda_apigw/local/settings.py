@@ -97,6 +97,13 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     #: Probability that a connection ends without its `$disconnect` (documented as best effort).
     disconnect_lost: float = 0.0
+    #: Probability that a POST to an open connection is answered 429 (LimitExceededException).
+    post_throttled: float = 0.0
+    #: Probability that a batch of a queue is delivered twice (SQS delivers at least once).
+    queue_duplicated: float = 0.0
+    #: Probability that an invocation's environment is killed within `killed_within_ms` of its start.
+    invocation_killed: float = 0.0
+    killed_within_ms: float = 20.0
     seed: int = 1
 
 

@@ -30,7 +30,7 @@ class FunctionUsage(msgspec.Struct, frozen=True, kw_only=True):
     #: Handler only, in the environment's process; the CPU time of all its threads.
     wall_ms: float
     cpu_ms: float
-    #: Quantiles over the invocations (of the last 100,000): p50, p90, p95, p99, max.
+    #: Quantiles over the invocations (of the last 20,000): p50, p90, p95, p99, max.
     wall_ms_quantiles: dict[str, float]
     cpu_ms_quantiles: dict[str, float]
     #: Waiting because the cap was reached (AWS would have started another environment), and how many did.

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from toy_gateway import ask, function, say, until
 
+from adapters.lambda_apigw.local.settings import Faults
+
 
 def alive(pid):
     """Whether a process runs (a zombie does not)."""
@@ -19,7 +21,7 @@ def alive(pid):
 
 
 async def test_a_warm_environment_is_reused(toy):
-    """ "Understanding the Lambda execution environment lifecycle": module state survives between invocations."""
+    """Source: "Understanding the Lambda execution environment lifecycle": module state survives between invocations."""
     local = await toy()
     async with local.connect() as socket:
         first, second = await ask(socket), await ask(socket)
@@ -49,7 +51,7 @@ async def test_at_the_cap_invocations_wait(toy):
 
 
 async def test_throttling_at_the_cap(toy):
-    """ "Lambda function scaling": without concurrency left the invocation is refused; the client sees an error frame."""
+    """Source: "Lambda function scaling": without concurrency left the invocation is refused; the client sees an error frame."""
     local = await toy(functions={"message": function("message", concurrency=1, throttle_at_cap=True)})
     async with local.connect() as socket:
         await socket.send(say(sleep=0.2))
@@ -59,7 +61,7 @@ async def test_throttling_at_the_cap(toy):
 
 
 async def test_a_timeout_kills_the_environment_and_the_next_one_is_new(toy):
-    """ "Understanding the Lambda execution environment lifecycle": a timeout resets the environment."""
+    """Source: "Understanding the Lambda execution environment lifecycle": a timeout resets the environment."""
     local = await toy(functions={"message": function("message", timeout_seconds=0.3)})
     async with local.connect() as socket:
         first = await ask(socket)
@@ -74,7 +76,7 @@ async def test_a_timeout_kills_the_environment_and_the_next_one_is_new(toy):
 
 
 async def test_an_exception_keeps_the_environment(toy):
-    """ "Python handler exceptions": the runtime reports the error and serves the next event."""
+    """Source: "Python handler exceptions": the runtime reports the error and serves the next event."""
     local = await toy()
     async with local.connect() as socket:
         first = await ask(socket)
@@ -112,7 +114,7 @@ async def test_idle_environments_end(toy):
 
 @pytest.mark.parametrize("handler", ["nothing_here:handler", "toy_handlers:no_such_handler"])
 async def test_a_handler_that_cannot_be_loaded_fails_each_invocation(toy, handler):
-    """ "Runtime.ImportModuleError" and "Runtime.HandlerNotFound" on AWS; here the log says which."""
+    """Source: "Runtime.ImportModuleError" and "Runtime.HandlerNotFound" on AWS; here the log says which."""
     good = function("message")
     broken = type(good)(handler=handler, task_root=good.task_root)
     local = await toy(functions={"message": broken})
@@ -125,7 +127,7 @@ async def test_a_handler_that_cannot_be_loaded_fails_each_invocation(toy, handle
 
 
 async def test_the_context_object(toy):
-    """ "Using the Lambda context object to retrieve Python function information"."""
+    """Source: "Using the Lambda context object to retrieve Python function information"."""
     local = await toy(functions={"message": function("message", memory_mb=192, timeout_seconds=9)})
     async with local.connect() as socket:
         context = (await ask(socket))["context"]
@@ -137,7 +139,7 @@ async def test_the_context_object(toy):
 
 
 async def test_functions_see_their_own_variables_only(toy, monkeypatch):
-    """ "Defined runtime environment variables"; the gateway's own environment must not leak into a function."""
+    """Source: "Defined runtime environment variables"; the gateway's own environment must not leak into a function."""
     monkeypatch.setenv("PROCTORWIRE_TEST_SECRET", "leak")
     variables = {"TABLE": "t", "MANAGEMENT_URL": "{management_url}"}
     local = await toy(functions={"message": function("message", env=variables)})
@@ -153,7 +155,7 @@ async def test_functions_see_their_own_variables_only(toy, monkeypatch):
 
 
 async def test_output_is_a_log(toy, tmp_path):
-    """ "Sending Lambda function logs to CloudWatch Logs": both streams, and START, END and REPORT for an invocation."""
+    """Source: "Sending Lambda function logs to CloudWatch Logs": both streams, and START, END and REPORT for an invocation."""
     log_file = tmp_path / "message.log"
     local = await toy(functions={"message": function("message", log_file=str(log_file))})
     async with local.connect() as socket:
@@ -181,7 +183,7 @@ async def test_cpu_time_is_the_handlers(toy):
 
 
 async def test_large_events_and_answers_pass_whole(toy):
-    """ "Lambda quotas": 6 MB each way; a message is at most 128 KB."""
+    """Source: "Lambda quotas": 6 MB each way; a message is at most 128 KB."""
     local = await toy(
         functions={"reply": function("reply")}, routes={"$default": "reply"}, route_responses=("$default",)
     )
@@ -204,6 +206,16 @@ async def test_nothing_is_left_running(toy):
         assert time.monotonic() - started < 2
     assert not alive(pid)
     await until(lambda: not alive(spawned))
+
+
+async def test_killed_invocations_are_a_fault_that_can_be_set(toy):
+    """Nothing hangs: each message is answered, if only by an error frame."""
+    local = await toy(faults=Faults(invocation_killed=0.5, killed_within_ms=5))
+    async with local.connect() as socket:
+        answers = [await ask(socket, sleep=0.01) for _ in range(12)]
+    failed = sum("message" in answer for answer in answers)
+    assert 0 < failed < 12
+    assert local.usage("message").environments_killed == failed
 
 
 async def test_many_messages_at_once(toy):

@@ -91,7 +91,7 @@ async def test_connect_carries_the_upgrade_request(events):
 
 
 async def test_ids_and_times(events):
-    """ "Mapping template reference"; captured events: `requestId` equals `extendedRequestId`."""
+    """Source: "Mapping template reference"; captured events: `requestId` equals `extendedRequestId`."""
     contexts = [event["requestContext"] for event in events]
     assert len({context["connectionId"] for context in contexts}) == 1
     assert len({context["requestId"] for context in contexts}) == 3
@@ -171,7 +171,7 @@ async def test_disconnect_after_idleness(toy):
 
 
 async def test_disconnects_can_be_lost(toy):
-    """ "Managing connected users": the event is best effort. Reproducible for a seed."""
+    """Source: "Managing connected users": the event is best effort. Reproducible for a seed."""
 
     async def lost(seed):
         local = await toy(

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from toy_gateway import Toy, ask, function, until
 from websockets.exceptions import ConnectionClosed
 
-from adapters.lambda_apigw.local.settings import Credentials, Limits
+from adapters.lambda_apigw.local.settings import Credentials, Faults, Limits
 
 LOCAL = {"functions": {"quiet": function("quiet")}, "routes": {"$default": "quiet"}}
 
@@ -95,13 +95,20 @@ async def test_over_128_kib_is_413(toy):
 
 
 async def test_posts_take_from_the_account(toy):
-    """ "API Gateway account-level quotas": shared with WebSocket callbacks; LimitExceededException."""
+    """Source: "API Gateway account-level quotas": shared with WebSocket callbacks; LimitExceededException."""
     local = await toy(**LOCAL, limits=Limits(rate_per_second=0.001, burst=2))
     async with local.connect():
         client, connection_id = local.boto3_client(), local.gateway.connection_ids[0]
         await boto3_call(client, "post_to_connection", connection_id, Data=b"x")
         response = await refused(client, "LimitExceededException", "post_to_connection", connection_id, Data=b"x")
     assert response["ResponseMetadata"]["HTTPStatusCode"] == 429
+
+
+async def test_throttled_posts_are_a_fault_that_can_be_set(toy):
+    local = await toy(**LOCAL, faults=Faults(post_throttled=1.0))
+    async with local.connect():
+        client, connection_id = local.boto3_client(), local.gateway.connection_ids[0]
+        await refused(client, "LimitExceededException", "post_to_connection", connection_id, Data=b"x")
 
 
 async def test_a_client_that_does_not_read_is_429(toy):
@@ -142,7 +149,7 @@ async def test_post_inside_connect_is_410(toy):
     [{"secret": "wrong"}, {"access_key_id": "AKIDOTHER"}, {"session_token": "other"}],
 )
 async def test_a_wrong_signature_is_403(toy, credentials):
-    """ "Control access to WebSocket APIs with IAM"; "Common errors": 403 with the kind in x-amzn-ErrorType."""
+    """Source: "Control access to WebSocket APIs with IAM"; "Common errors": 403 with the kind in x-amzn-ErrorType."""
     local = await toy(**LOCAL)
     async with local.connect() as socket:
         client = local.boto3_client(**credentials)
@@ -154,14 +161,14 @@ async def test_a_wrong_signature_is_403(toy, credentials):
 
 
 async def test_an_unsigned_request_is_403(toy):
-    """ "Common errors": MissingAuthenticationTokenException."""
+    """Source: "Common errors": MissingAuthenticationTokenException."""
     local = await toy(**LOCAL)
     status, _, headers = await asyncio.to_thread(call, "POST", local.gateway.management_url, "x=", b"x", headers={})
     assert (status, headers["x-amzn-ErrorType"]) == (403, "MissingAuthenticationTokenException")
 
 
 async def test_session_tokens_of_a_role_are_accepted(toy):
-    """ "Temporary security credentials": what a function's role gets."""
+    """Source: "Temporary security credentials": what a function's role gets."""
     credentials = Credentials(access_key_id="ASIA1", secret_access_key="s", session_token="t")
     local = await toy(**LOCAL, credentials=credentials)
     async with local.connect() as socket:
@@ -171,7 +178,7 @@ async def test_session_tokens_of_a_role_are_accepted(toy):
 
 
 async def test_the_stage_may_be_absent_and_another_is_forbidden(toy):
-    """ "@connections commands": the path of a custom domain name has no stage."""
+    """Source: "@connections commands": the path of a custom domain name has no stage."""
     local = await toy(**LOCAL)
     base = local.gateway.management_url.removesuffix("/live")
     async with local.connect() as socket:
@@ -183,7 +190,7 @@ async def test_the_stage_may_be_absent_and_another_is_forbidden(toy):
 
 
 async def test_functions_can_post_while_they_run(toy):
-    """ "@connections commands": from any function with the permission, to any connection."""
+    """Source: "@connections commands": from any function with the permission, to any connection."""
     local: Toy = await toy()
     async with local.connect() as socket:
         assert (await ask(socket))["event"]["requestContext"]["connectionId"] == local.gateway.connection_ids[0]

@@ -30,7 +30,7 @@ ROUTES = {
     ],
 )
 async def test_route_selection(toy, body, route):
-    """ "Working with routes for WebSocket APIs": `$request.body.action`, else `$default`, also for what is no JSON."""
+    """Source: "Working with routes for WebSocket APIs": `$request.body.action`, else `$default`, also for what is no JSON."""
     async with (await toy(**ROUTES)).connect() as socket:
         await socket.send(body)
         assert json.loads(await socket.recv())["event"]["requestContext"]["routeKey"] == route
@@ -67,7 +67,7 @@ async def test_a_failing_function_is_an_internal_server_error(toy, data):
 
 
 async def test_the_integration_timeout_ends_the_wait_not_the_function(toy):
-    """ "Quotas": integration timeout at most 29 seconds. Lambda goes on, as "Synchronous invocation" says."""
+    """Source: "Quotas": integration timeout at most 29 seconds. Lambda goes on, as "Synchronous invocation" says."""
     local = await toy(limits=Limits(integration_timeout_seconds=0.4))
     async with local.connect() as socket:
         await ask(socket)
@@ -77,7 +77,7 @@ async def test_the_integration_timeout_ends_the_wait_not_the_function(toy):
 
 
 async def test_a_reply_needs_a_route_response(toy):
-    """ "Setting up a route response": without one the body a function returns is dropped."""
+    """Source: "Setting up a route response": without one the body a function returns is dropped."""
     local = await toy(
         functions={"reply": function("reply")},
         routes={"two-way": "reply", "one-way": "reply"},
@@ -91,7 +91,7 @@ async def test_a_reply_needs_a_route_response(toy):
 
 
 async def test_messages_of_one_connection_run_concurrently(toy):
-    """ "Invoke" of Lambda is one request a message; API Gateway promises no order."""
+    """Source: "Invoke" of Lambda is one request a message; API Gateway promises no order."""
     async with (await toy()).connect() as socket:
         await socket.send(say(sleep=0.4))
         await socket.send(say())
@@ -101,7 +101,7 @@ async def test_messages_of_one_connection_run_concurrently(toy):
 
 
 async def test_binary_frames_are_refused(toy):
-    """ "WebSocket close codes" in AWS's agent toolkit: 1003, binary is not supported."""
+    """Source: "WebSocket close codes" in AWS's agent toolkit: 1003, binary is not supported."""
     async with (await toy()).connect() as socket:
         await socket.send(b"binary")
         with pytest.raises(ConnectionClosed) as closed:
@@ -110,7 +110,7 @@ async def test_binary_frames_are_refused(toy):
 
 
 async def test_a_frame_over_32_kib_closes_with_1009(toy):
-    """ "Quotas for configuring and running a WebSocket API"."""
+    """Source: "Quotas for configuring and running a WebSocket API"."""
     async with (await toy()).connect() as socket:
         await socket.send("x" * (32 * 1024 + 1))
         with pytest.raises(ConnectionClosed) as closed:
@@ -147,7 +147,7 @@ async def test_an_empty_frame_has_no_body(toy):
 
 
 async def test_messages_take_from_the_account(toy):
-    """ "Throttle requests to your WebSocket APIs". The frame's text is not documented."""
+    """Source: "Throttle requests to your WebSocket APIs". The frame's text is not documented."""
     local = await toy(limits=Limits(rate_per_second=0.001, burst=2))
     async with local.connect() as socket:
         await socket.send(say(post=False))
@@ -156,7 +156,7 @@ async def test_messages_take_from_the_account(toy):
 
 
 async def test_idle_connections_are_closed_whatever_they_ping(toy):
-    """ "Quotas": idle timeout 10 minutes; captured on AWS: 1001 "Going away". Pings do not count (community sources)."""
+    """Source: "Quotas": idle timeout 10 minutes; captured on AWS: 1001 "Going away". Pings do not count (community sources)."""
     async with (await toy(limits=Limits(idle_seconds=0.3))).connect() as socket:
         started = time.monotonic()
         with contextlib.suppress(ConnectionClosed):
@@ -167,7 +167,7 @@ async def test_idle_connections_are_closed_whatever_they_ping(toy):
 
 
 async def test_messages_keep_a_connection_from_being_idle_until_it_is_too_old(toy):
-    """ "Quotas": connection duration 2 hours, idle or not."""
+    """Source: "Quotas": connection duration 2 hours, idle or not."""
     local = await toy(functions={"message": function("quiet")}, limits=Limits(idle_seconds=0.3, duration_seconds=0.9))
     async with local.connect() as socket:
         started = time.monotonic()

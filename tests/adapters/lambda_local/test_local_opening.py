@@ -21,7 +21,7 @@ AUTHORIZER = Authorizer(function="auth")
 
 @pytest.mark.parametrize("path", ["/", "/ws", "/live", "/live/"])
 async def test_upgrade_paths(toy, path):
-    """ "Invoking a WebSocket API": the stage is the path; `/` and `/ws` stand for a custom domain name."""
+    """Source: "Invoking a WebSocket API": the stage is the path; `/` and `/ws` stand for a custom domain name."""
     local = await toy()
     url = urlsplit(local.gateway.websocket_url)
     async with connect(f"ws://{url.netloc}{path}"):
@@ -29,10 +29,18 @@ async def test_upgrade_paths(toy, path):
 
 
 async def test_an_unknown_stage_is_forbidden(toy):
-    """ "Invoking a WebSocket API"; floci, an emulator, and common experience agree on 403."""
+    """Source: "Invoking a WebSocket API"; floci, an emulator, and common experience agree on 403."""
     status, body = await (await toy()).refusal("/other")
     assert status == 403
     assert b'"Forbidden"' in body
+
+
+async def test_a_url_over_4096_characters_is_refused(toy):
+    """Source: "Quotas for configuring and running a WebSocket API". Which status AWS answers is not documented."""
+    local = await toy()
+    async with local.connect("?t=" + "x" * 4000):
+        pass
+    assert (await local.refusal("?t=" + "x" * 4100))[0] == 414
 
 
 async def test_plain_http_is_answered_426(toy):
@@ -52,7 +60,7 @@ async def test_plain_http_is_answered_426(toy):
 
 
 async def test_connection_ids_have_the_form_of_aws(toy):
-    """ "@connections commands": ids such as `TXzPWdnOjoECGjA=`, 15 characters of url-safe base64 and `=`."""
+    """Source: "@connections commands": ids such as `TXzPWdnOjoECGjA=`, 15 characters of url-safe base64 and `=`."""
     local = await toy()
     async with local.connect(), local.connect():
         first, second = local.gateway.connection_ids
@@ -61,7 +69,7 @@ async def test_connection_ids_have_the_form_of_aws(toy):
 
 
 async def test_the_upgrade_waits_for_connect(toy):
-    """ "Managing connected users": until the `$connect` integration has run the upgrade is not completed."""
+    """Source: "Managing connected users": until the `$connect` integration has run the upgrade is not completed."""
     local = await toy(**CONNECT)
     async with local.connect("?sleep=0.1"):
         assert local.usage("connect").wall_ms >= 100
@@ -80,7 +88,7 @@ async def test_a_connect_that_throws_or_times_out_is_502(toy, query):
 
 
 async def test_the_subprotocol_is_the_one_connect_answers(toy):
-    """ "Setting up a $connect route that requires a WebSocket subprotocol"."""
+    """Source: "Setting up a $connect route that requires a WebSocket subprotocol"."""
     local = await toy(**CONNECT)
     async with local.connect(subprotocols=["proctorwire", "bearer.x"]) as socket:
         assert socket.subprotocol == "proctorwire"
@@ -105,7 +113,7 @@ async def test_no_subprotocol_without_connects_answer(toy):
     ],
 )
 async def test_authorizer_refusals(toy, token, status):
-    """ "Create an API Gateway Lambda REQUEST authorizer": deny or no principalId 403, "Unauthorized" 401, else 500;
+    """Source: "Create an API Gateway Lambda REQUEST authorizer": deny or no principalId 403, "Unauthorized" 401, else 500;
     context values are scalars; "Quotas": its result is at most 8 KB."""
     local = await toy(**AUTHORIZED, authorizer=AUTHORIZER)
     assert (await local.refusal(f"?token={token}"))[0] == status
@@ -123,7 +131,7 @@ async def test_a_missing_identity_source_is_401_without_an_invocation(toy):
 
 
 async def test_authorizer_context_is_on_later_events_as_strings(toy):
-    """ "Mapping template reference": `$context.authorizer.property` is the stringified value."""
+    """Source: "Mapping template reference": `$context.authorizer.property` is the stringified value."""
     local = await toy(**AUTHORIZED, authorizer=AUTHORIZER)
     async with local.connect() as socket:
         authorizer = (await ask(socket))["event"]["requestContext"]["authorizer"]
@@ -133,14 +141,14 @@ async def test_authorizer_context_is_on_later_events_as_strings(toy):
 
 
 async def test_new_connections_are_limited(toy):
-    """ "Quotas": 500 new connections a second; "Throttling": 429."""
+    """Source: "Quotas": 500 new connections a second; "Throttling": 429."""
     local = await toy(limits=Limits(connects_per_second=0.5))
     async with local.connect():
         assert (await local.refusal(""))[0] == 429
 
 
 async def test_connects_take_from_the_account(toy):
-    """ "API Gateway account-level quotas": one bucket for all requests."""
+    """Source: "API Gateway account-level quotas": one bucket for all requests."""
     local = await toy(limits=Limits(rate_per_second=0.001, burst=1))
     async with local.connect():
         assert (await local.refusal(""))[0] == 429

@@ -36,7 +36,7 @@ def verify(method, target, headers, body=b"", now=None, **identity):
     ],
 )
 def test_botocores_signatures_are_accepted(target):
-    """ "Create a signed AWS API request"."""
+    """Source: "Create a signed AWS API request"."""
     for method, body in (("POST", b"\x00payload"), ("GET", b""), ("DELETE", b"")):
         verify(method, target, botocore_headers(method, target, body), body)
 
@@ -63,7 +63,7 @@ def test_ours_are_what_botocore_makes(monkeypatch):
     ],
 )
 def test_changed_headers_are_refused(changes, code):
-    """ "Common errors" of AWS APIs: each kind by its name."""
+    """Source: "Common errors" of AWS APIs: each kind by its name."""
     headers = botocore_headers("POST", "/x", b"body") | changes
     headers = {name: value for name, value in headers.items() if value is not None}
     with pytest.raises(SignatureRefused) as refused:
@@ -96,7 +96,7 @@ def test_an_old_or_future_signature_is_refused(seconds):
 
 
 def test_the_bucket_holds_its_burst_and_refills_at_its_rate():
-    """ "Throttle requests to your WebSocket APIs": token bucket."""
+    """Source: "Throttle requests to your WebSocket APIs": token bucket."""
     now = 0.0
     bucket = TokenBucket(10, 3, clock=lambda: now)
     assert [bucket.take() for _ in range(4)] == [True, True, True, False]
