@@ -15,7 +15,7 @@ from rich.text import Text
 
 from compare.bill import Bill, CostLine, Curve, ModeCost, Variant, break_even_sentence
 from compare.markup import Markup, element, join
-from compare.result import LatencySummary, ModeResult, Result, where_words
+from compare.result import LatencySummary, ModeResult, Result, judge, where_words
 from compare.svg import Axis, Bar, Line, Mark, bar_plot, line_plot, linear_axis, log_axis, swatch
 from compare.usage import Mode, ServerlessUsage
 
@@ -248,12 +248,16 @@ def _cost_words(result: Result) -> str:
 
 
 def _loss_words(result: Result) -> Markup:
-    text = result.verdict.losses if result.verdict else ""
-    sent = [found.sent for found in result.modes.values()]
-    if not result.anything_lost and sent and min(sent) > 0:
-        count = f"{sent[0]:,}" if len(set(sent)) == 1 else " and ".join(f"{number:,}" for number in sent)
+    found = list(result.modes.values())
+    if not any(mode.sent for mode in found):
+        return join("Nothing was sent.")
+    if result.anything_lost:
+        return element("strong", judge(result.modes).losses)
+    if all(mode.delivered >= mode.sent for mode in found):
+        count = " and ".join(dict.fromkeys(f"{mode.sent:,}" for mode in found))
         return join(element("strong", "Nothing was lost:"), f" all {count} reports reached the proctors.")
-    return element("strong", text)
+    reached = [f"{TITLES[mode]}: {run.delivered:,} of {run.sent:,}" for mode, run in result.modes.items()]
+    return join(f"No loss was seen. Reports that had reached the proctors at the end: {'; '.join(reached)}.")
 
 
 def _speed_words(result: Result) -> str:

@@ -150,6 +150,12 @@ def test_a_loss_is_in_the_summary():
     assert "Nothing was lost" not in page
 
 
+def test_undelivered_reports_are_not_called_delivered():
+    page = words(parse(html_report(changed(RESULTS["ec2 only"], "ec2", delivered=3_990))))
+    assert "Cluster: 3,990 of 4,000" in page
+    assert "all 4,000 reports" not in page
+
+
 def test_one_mode_is_no_comparison():
     page = words(parse(html_report(RESULTS["lambda only"])))
     assert "is cheaper" not in page
