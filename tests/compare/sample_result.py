@@ -164,7 +164,7 @@ def sample_result(*kinds: str, **options: object) -> Result:
     modes = {kind: mode_result(kind, **options) for kind in kinds or ("lambda", "ec2")}
     return Result(
         workload=WorkloadOptions(
-            students=100,
+            students=STUDENTS,
             exams=4,
             proctors_per_exam=1,
             interval_s=5.0,
