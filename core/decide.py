@@ -88,7 +88,7 @@ class _Draft:
         self.closing: list[effects.ParticipantEffect] = []
 
     def change(self, **fields: Any) -> None:
-        """Set fields of the record: on a copy of our own, made once, since a copy of each step would cost the most of a decision."""
+        """Set fields of the record: on a copy of our own, made once, since a copy at each step would be most of the cost."""
         if self.after is self.before:
             self.after = copy.copy(self.before)
         for name, value in fields.items():
@@ -141,10 +141,11 @@ def _status_reported(draft: _Draft, event: StatusReported) -> None:
             return
         _begin_attempt(draft, event, attempt_id)
         began = True
+    known = draft.after.session_of(event.connection)
     session = _session_for(draft, event)
     if session is None:
         return  # an overtaken frame of a replaced connection: not applied and not acked
-    joining = draft.before.session_of(event.connection) is None
+    joining = known is None or known.id != session.id
     if joining:
         _welcome(draft, event, session)
     repeated = report.seq is not None and report.seq <= session.seq
@@ -154,8 +155,10 @@ def _status_reported(draft: _Draft, event: StatusReported) -> None:
             _step(draft, "submit")  # safe in any order: nothing but a new attempt follows a submission
     else:
         _apply(draft, event, session)
-    if joining or began:
+    if joining:
         _resend_commands(draft, event.connection)
+    if began:
+        _standing_commands(draft)
     if report.seq is not None:
         draft.ack(event.connection, seq=report.seq)
 
@@ -173,7 +176,8 @@ def _begin_attempt(draft: _Draft, event: StatusReported, attempt_id: str) -> Non
         home_epoch=old.home_epoch,
         version=old.version,
         schema=old.schema,
-        lifecycle=lifecycle.step(old.lifecycle, "begin"),
+        # whom a proctor terminated before the first attempt stays terminated in it
+        lifecycle=lifecycle.step(old.lifecycle, "begin" if old.quiz_attempt_id else "report"),
         quiz_attempt_id=attempt_id,
         past_attempts=past,
         student_name=old.student_name,
@@ -193,7 +197,11 @@ def _begin_attempt(draft: _Draft, event: StatusReported, attempt_id: str) -> Non
         text=" ".join("" if i is None else str(i) for i in ids).strip(),
     )
     if draft.exam.state == "paused":
-        draft.change(lifecycle=lifecycle.step(draft.after.lifecycle, "pause"))
+        _step(draft, "pause")
+
+
+def _standing_commands(draft: _Draft) -> None:
+    """What was said to everyone holds for who joins late, once the first report has told where the attempt stands."""
     for command in draft.exam.standing:
         over = command.expires_at <= draft.now or (command.command == "pause" and draft.exam.state != "paused")
         if not over and command.command not in ("resume", "acknowledge"):
@@ -207,9 +215,14 @@ def _session_for(draft: _Draft, event: StatusReported) -> Session | None:
     known = next((s for s in draft.after.sessions if s.id == session_id), None)
     if known is not None and known.connection == connection:
         return known
+    fresh = Session(session_id, connection, event.connected_at, presence="offline")
     if known is None:
-        fresh = Session(session_id, connection, event.connected_at, presence="offline")
-        sessions, evicted = presence.admitted(draft.after.sessions, fresh)
+        # one connection carries one page: who comes with another `tab_id` is no longer the former one
+        others = tuple(s for s in draft.after.sessions if s.connection != connection)
+        sessions, evicted = presence.admitted(others, fresh)
+        if evicted is fresh:
+            draft.closing.append(effects.Close(connection, CloseCode.REPLACED, "three newer pages are open"))
+            return None
         if evicted is not None:
             draft.closing.append(effects.Close(evicted.connection, CloseCode.REPLACED, "a fourth page was opened"))
             draft.note("session", "evicted", before=evicted.id, after=fresh.id)
@@ -222,7 +235,8 @@ def _session_for(draft: _Draft, event: StatusReported) -> Session | None:
         return None
     if known.presence == "connected":
         draft.closing.append(effects.Close(known.connection, CloseCode.REPLACED, "this page has a newer connection"))
-    taken = replace(known, connection=connection, connected_at=event.connected_at, planned_until=0.0)
+    taken = replace(fresh, attention=known.attention, seq=known.seq, applied_at=known.applied_at)
+    draft.change(sessions=tuple(s for s in draft.after.sessions if s.connection != connection))
     _put_session(draft, taken)
     return taken
 
@@ -230,8 +244,7 @@ def _session_for(draft: _Draft, event: StatusReported) -> Session | None:
 def _welcome(draft: _Draft, event: StatusReported, session: Session) -> None:
     """Tell a page that speaks our protocol which session it is; the paper's own clients hear nothing new."""
     report = event.report
-    alive = presence.renewed(session, event.received_at, _promise(draft, report.next_ms, session.attention == "away"))
-    _put_session(draft, alive)
+    _put_session(draft, _renewed(draft, session, report.next_ms))
     if report.seq is None and report.tab_id is None:
         return
     record = draft.after
@@ -255,7 +268,6 @@ def _welcome(draft: _Draft, event: StatusReported, session: Session) -> None:
 def _apply(draft: _Draft, event: StatusReported, session: Session) -> None:
     """Take over what a report says. An absent field means unchanged."""
     report, at = event.report, event.received_at
-    away = report.user_status == "away"
     session = replace(
         session,
         attention=presence.attention_of(report.user_status),
@@ -263,9 +275,9 @@ def _apply(draft: _Draft, event: StatusReported, session: Session) -> None:
         applied_at=at,
     )
     if report.user_status == "offline":
-        session = replace(session, presence="left")
+        session = presence.left(session, at)
     else:
-        session = presence.renewed(session, at, _promise(draft, report.next_ms, away))
+        session = _renewed(draft, session, report.next_ms)
     _put_session(draft, session)
     record = draft.after
     fields: dict[str, Any] = {"last_seen": max(at, record.last_seen)}
@@ -303,8 +315,7 @@ def _heartbeat_received(draft: _Draft, event: HeartbeatReceived) -> None:
         )
         return
     beat = event.heartbeat
-    promise = _promise(draft, beat.next_ms, session.attention == "away")
-    _put_session(draft, presence.renewed(session, event.received_at, promise))
+    _put_session(draft, _renewed(draft, session, beat.next_ms))
     draft.change(last_seen=max(event.received_at, draft.after.last_seen))
     if beat.echo:
         draft.ack(event.connection, seq=session.seq or None)
@@ -313,8 +324,9 @@ def _heartbeat_received(draft: _Draft, event: HeartbeatReceived) -> None:
 def _student_messaged(draft: _Draft, event: StudentMessaged) -> None:
     """A chat line or a hand: published once, acked as often as it is sent."""
     record = draft.after
-    if not _is_done(record, event.message_id):
-        _mark_done(draft, event.message_id)
+    done = f"message {event.message_id}"
+    if not _is_done(record, done):
+        _mark_done(draft, done)
         if event.kind != "chat":
             _flag(draft, "hand_raised", event.kind == "raise_hand")
         draft.note("message", event.kind, reference=event.message_id, actor="student", text=event.text)
@@ -328,10 +340,10 @@ def _student_messaged(draft: _Draft, event: StudentMessaged) -> None:
 def _receipt_received(draft: _Draft, event: ReceiptReceived) -> None:
     """A command arrived at the page, or the student confirmed it: a repeat changes nothing and is acked again."""
     command_id, outcome = str(event.receipt.command_id), event.receipt.outcome
-    confirmation = f"{command_id} confirmed"
+    confirmation = f"confirmed {command_id}"
     pending = next((c for c in draft.after.commands if c.command_id == command_id), None)
     news = (outcome == "delivered" and pending is not None and not pending.delivered) or (
-        outcome == "confirmed" and _is_done(draft.after, command_id) and not _is_done(draft.after, confirmation)
+        outcome == "confirmed" and _is_known(draft.after, command_id) and not _is_done(draft.after, confirmation)
     )
     if news:
         if pending is not None:
@@ -353,7 +365,7 @@ def _connection_lost(draft: _Draft, event: ConnectionLost) -> None:
         return
     policy, at = draft.exam.policy, event.received_at
     if event.reason == "left":
-        _put_session(draft, replace(session, presence="left"))
+        _put_session(draft, presence.left(session, at))
     elif event.reason == "lost_by_us":
         _put_session(draft, presence.lost_by_us(session, at, policy))
     elif session.presence == "connected":
@@ -388,7 +400,7 @@ def _deadline_reached(draft: _Draft, event: DeadlineReached) -> None:
     draft.change(check_at=None)
     if draft.exam.state == "closed":
         return
-    sessions = tuple(presence.lapsed(s, now, draft.exam.hold_until) for s in record.sessions)
+    sessions = tuple(presence.lapsed(s, now, draft.exam) for s in record.sessions)
     if sessions != record.sessions:
         draft.change(sessions=sessions)
     time_out = _times_out_at(draft.after, draft.exam)
@@ -410,10 +422,13 @@ _STEPS: dict[m.CommandName, LifecycleEvent] = {"pause": "pause", "resume": "resu
 
 def _command(draft: _Draft, event: CommandIssued) -> None:
     """Apply a command once. What can't be done here is refused, with the reason; a repeat changes nothing."""
-    if _is_done(draft.after, event.command_id):
+    if _is_known(draft.after, event.command_id):
         return
     reason = _refusal(draft, event)
-    _mark_done(draft, event.command_id)
+    stands = any(event.command_id == standing.command_id for standing in draft.exam.standing)
+    if reason and stands and draft.after.lifecycle == "not_joined":
+        return  # decided when they join
+    _mark_done(draft, f"command {event.command_id}")
     if reason:
         draft.note(
             "command", event.command, reference=event.command_id, after="refused", actor=event.issued_by, text=reason
@@ -440,7 +455,7 @@ def _command(draft: _Draft, event: CommandIssued) -> None:
     pending = PendingCommand(
         event.command_id, event.command, event.expires_at, event.text, event.extra_minutes, sent=connection is not None
     )
-    draft.change(commands=(*draft.after.commands, pending)[-_MAX_PENDING:])
+    draft.change(commands=(*draft.after.commands, pending))
     if connection is not None:
         draft.send(connection, _command_frame(pending))
     _command_status(draft, event.command_id, "accepted" if connection is None else "sent")
@@ -457,11 +472,14 @@ def _refusal(draft: _Draft, event: CommandIssued) -> str:
         return f"not possible while {record.lifecycle}"
     if event.command == "update" and (record.lifecycle not in RUNNING or record.time_end_reported is None):
         return "no attempt with a known end is in progress"
+    if len(record.commands) >= _MAX_PENDING:
+        return f"{_MAX_PENDING} commands wait for this student already"
     return ""
 
 
 def _resend_commands(draft: _Draft, connection: str) -> None:
     """On a new connection: everything that waits for a receipt goes out (again)."""
+    _expire_commands(draft)
     if not draft.after.commands:
         return
     for command in draft.after.commands:
@@ -541,7 +559,8 @@ def _track_label(draft: _Draft) -> None:
         draft.change(offline_since=None, offline_seconds=after.offline_seconds + until - since - excused)
     if was == is_now:
         return
-    if was in ("reconnecting", "offline") and is_now in ("active", "away"):
+    same_attempt = before.quiz_attempt_id == after.quiz_attempt_id
+    if same_attempt and was in ("reconnecting", "offline") and is_now in ("active", "away"):
         draft.change(reconnects=after.reconnects + 1)
     draft.lines.append(("label", _cause(draft.event), {"before": was, "after": is_now}))
 
@@ -574,7 +593,7 @@ def _rolling_check(draft: _Draft) -> float | None:
         return None
     due: list[float] = [command.expires_at for command in after.commands]
     if after.lifecycle in RUNNING:
-        due += [at for s in after.sessions if (at := presence.due(s, exam.hold_until)) is not None]
+        due += [at for s in after.sessions if (at := presence.due(s, exam)) is not None]
         time_out = _times_out_at(after, exam)
         if time_out is not None:
             due.append(time_out)
@@ -636,12 +655,19 @@ def _is_done(record: Participant, reference: str) -> bool:
     return _digest(reference) in record.done
 
 
+def _is_known(record: Participant, command_id: str) -> bool:
+    """Whether this command was decided here: it waits for its receipt, or is remembered."""
+    return any(c.command_id == command_id for c in record.commands) or _is_done(record, f"command {command_id}")
+
+
 def _mark_done(draft: _Draft, reference: str) -> None:
     draft.change(done=(*draft.after.done, _digest(reference))[-_MAX_DONE:])
 
 
-def _promise(draft: _Draft, next_ms: int | None, away: bool) -> float:
-    return presence.promise_seconds(next_ms, away, draft.exam.policy)
+def _renewed(draft: _Draft, session: Session, next_ms: int | None) -> Session:
+    """The session with the lease that the event's frame buys it, which has run out if the frame waited too long in an inbox."""
+    promise = presence.promise_seconds(next_ms, session.attention == "away", draft.exam.policy)
+    return presence.lapsed(presence.renewed(session, draft.event.received_at, promise), draft.now, draft.exam)
 
 
 def _milliseconds(at: float) -> float:
@@ -669,7 +695,7 @@ def decide_exam(exam: Exam, event: ExamEvent, now: float) -> ExamDecision:
     version = max(exam.version + 1, int(now * 1000))
     match event:
         case ExamOpened():
-            if exam.state == "open":
+            if exam.state != "closed":
                 return ExamDecision(exam)
             after = replace(exam, state="open", last_sweep_at=now, version=version)
             return ExamDecision(after, _exam_entry(after, event, "opened", event.by), (_sweep(exam, "start"),))

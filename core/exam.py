@@ -20,7 +20,8 @@ from core.policy import Policy
 class Exam(Struct, frozen=True, omit_defaults=True):
     """One exam. `here` is the side that decides, the same for all records of this store.
 
-    `hold_until`: no lease lapses before this moment (an open incident, or a gap of the service itself).
+    `hold_until`: nobody turns offline before this moment (an open incident, or a gap of the service itself).
+    `gap_until`: no lease lapses at all before this moment, because we were away ourselves.
     `incidents` are the open and the recent ones, oldest first: their time is never charged to a student.
     `standing` are the commands to everyone that still hold for who joins now.
     `moving_to` is the direction of a migration, if one is under way.
@@ -36,6 +37,7 @@ class Exam(Struct, frozen=True, omit_defaults=True):
     last_time_end: float | None = None
     last_sweep_at: float | None = None
     hold_until: float = 0.0
+    gap_until: float = 0.0
     incidents: tuple[Incident, ...] = ()
     standing: tuple[CommandIssued, ...] = ()
     home_epoch: int = 0

@@ -95,7 +95,8 @@ def _service_gap(exam: Exam, now: float) -> Exam:
     elif not gap and service is not None:
         exam = _with(exam, replace(service, ended_at=now))
     if gap:
-        exam = replace(exam, hold_until=max(exam.hold_until, now + policy.service_gap_grace_seconds))
+        until = now + policy.service_gap_grace_seconds
+        exam = replace(exam, gap_until=until, hold_until=max(exam.hold_until, until))
     return exam
 
 

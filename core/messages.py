@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 from core.errors import Malformed, RemoteError
 from core.policy import MAX_TEXT_CHARACTERS
 
-Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)] | int
+Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)] | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=1_000_000)]
 Seq: TypeAlias = Annotated[int, Meta(ge=1, le=2**53)]
 Text: TypeAlias = Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)]
@@ -404,6 +404,8 @@ def instant(value: Instant | None, field: str) -> float | None:
         return None
     try:
         number = float(value)
+    except OverflowError:
+        number = math.inf
     except ValueError:
         try:
             moment = datetime.datetime.fromisoformat(str(value))
@@ -414,6 +416,6 @@ def instant(value: Instant | None, field: str) -> float | None:
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=datetime.UTC)
         return moment.timestamp()
-    if not math.isfinite(number) or number < 0 or number > 1e14:
+    if not 0 <= number <= 1e14:
         raise Malformed("bad_field", f"data.{field}: {number} is out of range; send epoch milliseconds")
     return number / 1000 if number > 1e11 else number

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from core.exam import Exam
 from core.messages import UserStatus
 from core.participant import LIVE, Attention, Session
 from core.policy import MAX_SESSIONS, Policy
@@ -23,7 +24,9 @@ def promise_seconds(next_ms: int | None, away: bool, policy: Policy) -> float:
 
 
 def renewed(session: Session, at: float, promise: float) -> Session:
-    """The session after a frame received `at`. A late frame never shortens a lease."""
+    """The session after a frame received `at`. A late frame never shortens a lease, nor undoes a loss that came after it."""
+    if session.presence != "connected" and at < fell_silent_at(session):
+        return session
     lease_until = max(at + 1.5 * promise + 5, session.lease_until if session.presence == "connected" else 0.0)
     return replace(session, presence="connected", lease_until=lease_until, grace_seconds=0.5 * promise + 10)
 
@@ -46,7 +49,8 @@ def lost_by_us(session: Session, at: float, policy: Policy) -> Session:
         lease_until = max(at + quiet, session.lease_until)
         return replace(session, lease_until=lease_until, grace_seconds=max(at + minute - lease_until, 0.0))
     if session.presence == "reconnecting":
-        return replace(session, lease_until=max(at + minute, session.lease_until))
+        lease_until = max(at + minute, session.lease_until)
+        return replace(session, lease_until=lease_until, grace_seconds=lease_until - fell_silent_at(session))
     return session
 
 
@@ -58,29 +62,34 @@ def planned(session: Session, at: float, after_seconds: float, policy: Policy) -
     )
 
 
-def lapsed(session: Session, now: float, hold_until: float) -> Session:
+def left(session: Session, at: float) -> Session:
+    """The session after its page said goodbye."""
+    return replace(session, presence="left", lease_until=at, grace_seconds=0.0)
+
+
+def lapsed(session: Session, now: float, exam: Exam) -> Session:
     """The session as the clock has it: each lease that ran out turns its presence one step worse.
 
-    Before `hold_until` no session turns *offline*: an incident is open, or the service itself was away.
+    While the exam holds (an incident is open) no session turns *offline*; after a gap of the service itself none turns at all.
     """
-    if session.presence == "connected" and session.lease_until <= now:
-        session = replace(session, presence="reconnecting", lease_until=session.lease_until + session.grace_seconds)
-    if session.presence == "reconnecting" and max(session.lease_until, hold_until) <= now:
+    if session.presence == "connected" and (silent_at := max(session.lease_until, exam.gap_until)) <= now:
+        session = replace(session, presence="reconnecting", lease_until=silent_at + session.grace_seconds)
+    if session.presence == "reconnecting" and max(session.lease_until, exam.hold_until) <= now:
         session = replace(session, presence="offline")
     return session
 
 
 def fell_silent_at(session: Session) -> float:
-    """When a reconnecting session turned so: its grace began then."""
+    """When a session that is not connected was heard no more: a grace began then."""
     return session.lease_until - session.grace_seconds
 
 
-def due(session: Session, hold_until: float) -> float | None:
+def due(session: Session, exam: Exam) -> float | None:
     """When `lapsed` would next change this session."""
     if session.presence == "connected":
-        return session.lease_until
+        return max(session.lease_until, exam.gap_until)
     if session.presence == "reconnecting":
-        return max(session.lease_until, hold_until)
+        return max(session.lease_until, exam.hold_until)
     return None
 
 
@@ -92,12 +101,12 @@ def attention_of(status: UserStatus) -> Attention:
 def admitted(sessions: tuple[Session, ...], newcomer: Session) -> tuple[tuple[Session, ...], Session | None]:
     """Sessions with a new page among them, and the one that had to go.
 
-    Ended sessions make room first and silently; only a fourth *live* page closes the oldest, and that one is returned.
+    Ended sessions make room first and silently; only a fourth *live* page closes the oldest, and that one is returned. It may be
+    the newcomer: a page that was told to go and did not hear it must not push out the others.
     """
-    kept = [s for s in sessions if s.id != newcomer.id]
-    evicted: Session | None = None
-    if len(kept) >= MAX_SESSIONS:
-        leaving = min(kept, key=lambda s: (s.presence in LIVE, s.connected_at))
-        kept.remove(leaving)
-        evicted = leaving if leaving.presence in LIVE else None
-    return (*kept, newcomer), evicted
+    kept = [*sessions, newcomer]
+    if len(kept) <= MAX_SESSIONS:
+        return tuple(kept), None
+    leaving = min(kept, key=lambda s: (s is newcomer or s.presence in LIVE, s.connected_at))
+    kept.remove(leaving)
+    return tuple(kept), leaving if leaving is newcomer or leaving.presence in LIVE else None
