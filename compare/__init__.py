@@ -1,0 +1,1 @@
+"""Puts the same exam through both deployments, measures it and prices it; and the commands of the project."""

@@ -1,0 +1,1 @@
+"""The cluster: WebSocket worker processes on EC2 over Redis."""

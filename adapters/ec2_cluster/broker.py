@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.resources
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -126,13 +126,14 @@ def _script(name: str) -> Script:
 class RedisBroker:
     """The broker over one Redis (or Valkey) server."""
 
-    def __init__(self, url: str, worker: str, clock: ServiceClock) -> None:
+    def __init__(self, url: str, worker: str, clock: ServiceClock, on_connected: Callable[[], None]) -> None:
+        """`on_connected` is called after every connection to Redis, the first one too."""
         self.claim_script = _script("claim.lua")
         self.save_script = _script("save.lua")
         self.append_script = _script("append.lua")
         self.save_exam_script = _script("save_exam.lua")
         scripts = (self.claim_script, self.save_script, self.append_script, self.save_exam_script)
-        self.client = RedisClient(url, name=worker, scripts=scripts)
+        self.client = RedisClient(url, name=worker, scripts=scripts, on_connected=on_connected)
         self._worker = worker
         self._clock = clock
         self._published: defaultdict[ExamKey, int] = defaultdict(int)

@@ -1,0 +1,1 @@
+"""The HTTP API and its pages: one WSGI app for both deployments."""

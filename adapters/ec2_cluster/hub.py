@@ -1,0 +1,258 @@
+"""The proctors connected to this worker: who watches which exam, and what they are shown when.
+
+A worker subscribes only to exams that one of its proctors watches, so that cost does not grow with the fleet. Joining subscribes
+first and reads the snapshot then. Publications of one tick become one frame. A hole in an origin's numbers, or a reconnected
+subscriber, means that something was lost: the exam is read again. A proctor who can't keep up gets nothing until the socket has
+drained, and then one snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Protocol
+
+import msgspec
+
+from adapters.ec2_cluster.connection import Connection
+from adapters.ec2_cluster.keys import exam_keys, exam_of
+from adapters.ec2_cluster.redis_client import RedisError, Subscriber
+from core import messages
+from core.exam import Exam
+from core.participant import ExamKey, Participant
+from core.snapshot import in_groups, pages, view
+
+log = logging.getLogger(__name__)
+
+_LINGER_SECONDS = 30.0
+_RETRY_SECONDS = 0.5
+
+
+class Records(Protocol):
+    """Where snapshots are read."""
+
+    async def participants(self, key: ExamKey) -> list[Participant]:
+        """All records of the exam."""
+
+    async def load_exam(self, key: ExamKey) -> Exam | None:
+        """The exam."""
+
+
+class _Watched:
+    """One exam: its watchers with their groups (none: all), what waits for the next tick, and the last number an origin used."""
+
+    __slots__ = ("frames", "heard", "lagging", "leaving", "reading", "views", "watchers")
+
+    def __init__(self) -> None:
+        self.watchers: dict[Connection, tuple[str, ...]] = {}
+        self.lagging: set[Connection] = set()
+        self.views: list[bytes] = []
+        self.frames: list[tuple[str, bytes]] = []
+        self.heard: dict[bytes, int] = {}
+        self.reading: set[Connection] = set()
+        self.leaving: asyncio.TimerHandle | None = None
+
+
+class Hub:
+    """The proctors of one worker."""
+
+    def __init__(
+        self,
+        records: Records,
+        now: Callable[[], float],
+        spawn: Callable[[Coroutine[None, None, None]], None],
+        tick_seconds: float,
+    ) -> None:
+        self.subscriber: Subscriber | None = None
+        self._records = records
+        self._now = now
+        self._spawn = spawn
+        self._tick_seconds = tick_seconds
+        self._loop = asyncio.get_running_loop()
+        self._exams: dict[ExamKey, _Watched] = {}
+        self._dirty: set[ExamKey] = set()
+        self._next_tick = 0.0
+        self._ticking = False
+        self._snapshots = 0
+        self.delivered_frames = 0
+        self.holes = 0
+
+    # --- watching ---
+
+    async def join(self, exam: ExamKey, connection: Connection, groups: Sequence[str]) -> None:
+        """Subscribe, and when that has taken hold send a snapshot. Asked again, it sends a fresh snapshot."""
+        watched = self._exams.setdefault(exam, _Watched())
+        if watched.leaving is not None:
+            watched.leaving.cancel()
+            watched.leaving = None
+        watched.watchers[connection] = tuple(groups)
+        assert self.subscriber is not None  # set before the worker accepts connections
+        while connection.is_open:
+            try:
+                await self.subscriber.subscribe(exam_keys(exam).channel)
+                break
+            except RedisError:
+                await asyncio.sleep(_RETRY_SECONDS)
+        await self._send_snapshot(exam, [connection])
+
+    def leave(self, exam: ExamKey, connection: Connection) -> None:
+        """Stop showing the exam; the subscription lingers, against flapping."""
+        watched = self._exams.get(exam)
+        if watched is None:
+            return
+        watched.watchers.pop(connection, None)
+        watched.lagging.discard(connection)
+        watched.reading.discard(connection)
+        if not watched.watchers and watched.leaving is None:
+            watched.leaving = self._loop.call_later(_LINGER_SECONDS, self._forget, exam)
+
+    def gone(self, connection: Connection) -> None:
+        """A proctor's socket closed."""
+        for exam in [exam for exam, watched in self._exams.items() if connection in watched.watchers]:
+            self.leave(exam, connection)
+
+    def writable(self, connection: Connection) -> None:
+        """A slow proctor's socket has drained: show the exam as it is now."""
+        for exam, watched in self._exams.items():
+            if connection in watched.lagging:
+                watched.lagging.discard(connection)
+                self._spawn(self._send_snapshot(exam, [connection]))
+
+    def _forget(self, exam: ExamKey) -> None:
+        watched = self._exams.get(exam)
+        if watched is not None and not watched.watchers:
+            del self._exams[exam]
+            if self.subscriber is not None:
+                self._spawn(self._unsubscribe(exam))
+
+    async def _unsubscribe(self, exam: ExamKey) -> None:
+        assert self.subscriber is not None
+        if exam not in self._exams:
+            await self.subscriber.unsubscribe(exam_keys(exam).channel)
+
+    # --- publications ---
+
+    def published(self, channel: bytes, payload: bytes) -> None:
+        """A publication of an exam: `origin number`, views joined by commas, then frames, each after its group and a tab."""
+        exam = exam_of(channel.decode().split("}ex:", 1)[1])
+        watched = self._exams.get(exam)
+        if watched is None:
+            return
+        header, views, *frames = payload.split(b"\n")
+        origin, _, number_text = header.partition(b" ")
+        number = int(number_text)
+        expected = watched.heard.get(origin, number - 1) + 1
+        watched.heard[origin] = number
+        if number > expected:
+            self.holes += 1
+            self._spawn(self._send_snapshot(exam, list(watched.watchers)))
+        if views:
+            watched.views.append(views)
+        for frame in frames:
+            if frame:
+                group, _, body = frame.partition(b"\t")
+                watched.frames.append((msgspec.json.decode(group, type=str), body))
+        self._dirty.add(exam)
+        self._schedule()
+
+    def read_again(self) -> None:
+        """The subscriber reconnected: publications may be lost, so every exam is read again."""
+        for exam, watched in self._exams.items():
+            watched.heard.clear()
+            self._spawn(self._send_snapshot(exam, list(watched.watchers)))
+
+    def _schedule(self) -> None:
+        """The first change after a quiet tick goes at once, later ones together at the end of the tick."""
+        if not self._ticking:
+            self._ticking = True
+            self._loop.call_at(max(self._next_tick, self._loop.time()), self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = False
+        self._next_tick = self._loop.time() + self._tick_seconds
+        dirty, self._dirty = self._dirty, set()
+        for exam in dirty:
+            watched = self._exams.get(exam)
+            if watched is not None:
+                self._show(exam, watched)
+
+    def _show(self, exam: ExamKey, watched: _Watched) -> None:
+        views, watched.views = b",".join(watched.views), []
+        frames, watched.frames = watched.frames, []
+        update = self._update(exam, views) if views else None
+        by_groups: dict[tuple[str, ...], bytes | None] = {(): update}
+        for connection, groups in list(watched.watchers.items()):
+            if connection.is_slow:
+                watched.lagging.add(connection)
+                continue
+            if groups not in by_groups:
+                by_groups[groups] = self._update_for(exam, views, groups) if views else None
+            shown = by_groups[groups]
+            if shown is not None:
+                connection.send(shown)
+                self.delivered_frames += 1
+            for group, frame in frames:
+                if not group or in_groups(group, groups):
+                    connection.send(frame)
+                    self.delivered_frames += 1
+
+    def _update(self, exam: ExamKey, views: bytes) -> bytes:
+        """An update frame around views that are encoded already. Its shape is tested against `messages.Update`."""
+        return b"".join(
+            (
+                b'{"action":"lmsQuizMonitoringUpdate","data":{"quiz_id":',
+                messages.encode_value(exam.quiz_id),
+                b',"participants":[',
+                views,
+                b'],"incidents":[],"server_time":',
+                messages.encode_value(round(self._now() * 1000, 3)),
+                b"}}",
+            )
+        )
+
+    def _update_for(self, exam: ExamKey, views: bytes, groups: tuple[str, ...]) -> bytes | None:
+        """The update for a proctor who watches only some groups."""
+        kept = [v for v in _views.decode(b"[" + views + b"]") if in_groups(v.group, groups)]
+        return self._update(exam, b",".join(messages.encode_value(v) for v in kept)) if kept else None
+
+    # --- snapshots ---
+
+    async def _send_snapshot(self, exam: ExamKey, connections: Sequence[Connection]) -> None:
+        """Read the exam and send it. One read at a time for a proctor; what is published meanwhile merges by version."""
+        watched = self._exams.get(exam)
+        if watched is None:
+            return
+        wanted = [c for c in connections if c in watched.watchers and c not in watched.reading]
+        watched.reading.update(wanted)
+        try:
+            participants, state = await self._read(exam)
+        finally:
+            watched.reading.difference_update(wanted)
+        incidents = state.incidents if state is not None else ()
+        self._snapshots += 1
+        snapshot_id = f"{self._snapshots:x}-{int(self._now() * 1000):x}"
+        encoded: dict[tuple[str, ...], list[bytes]] = {}
+        for connection in wanted:
+            groups = watched.watchers.get(connection)
+            if groups is None or not connection.is_open:
+                continue
+            if groups not in encoded:
+                shown = (view(p) for p in participants if in_groups(p.group, groups))
+                server_time = round(self._now() * 1000, 3)
+                cut = pages(exam.quiz_id, snapshot_id, shown, incidents, server_time)
+                encoded[groups] = [messages.encode(page) for page in cut]
+            for page in encoded[groups]:
+                connection.send(page)
+
+    async def _read(self, exam: ExamKey) -> tuple[list[Participant], Exam | None]:
+        """The exam's records; asked again until Redis answers, because a proctor without a snapshot sees nothing true."""
+        while True:
+            try:
+                return await self._records.participants(exam), await self._records.load_exam(exam)
+            except RedisError as error:
+                log.warning("snapshot of %s: %s", exam.quiz_id, error)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+
+_views = msgspec.json.Decoder(list[messages.View])

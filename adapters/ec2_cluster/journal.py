@@ -1,0 +1,161 @@
+"""The journal process: carries what must last from the streams in Redis to a table that outlives Redis.
+
+Workers append entries to a stream in the same step that saves a record. This process reads the streams of all partitions as one
+consumer group (so that several instances share the work), writes batches to a `Ledger`, and only then takes them off the
+stream. An entry written twice is one entry, because its key says which it is. If the ledger is away, entries wait in Redis.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import redis
+
+from adapters.ec2_cluster.keys import all_partitions
+from core import journal
+from core.journal import Entry
+from core.participant import ExamKey
+
+log = logging.getLogger(__name__)
+
+_GROUP = "journal"
+_BATCH = 500
+_BLOCK_MS = 500
+_RETRY_SECONDS = 1.0
+_ABANDONED_MS = 30_000
+
+
+class Ledger(Protocol):
+    """Where the journal lasts."""
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """Keep the entries; one that is there already stays as it is. Raises if any could not be kept."""
+
+    def of_exam(self, exam: ExamKey) -> list[Entry]:
+        """All entries of an exam, oldest first."""
+
+
+class SqliteLedger:
+    """A ledger in one file, for one machine and for tests. Several processes may write to it."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._database = sqlite3.connect(path, timeout=30, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS journal (school TEXT, quiz_id TEXT, student_id TEXT, version INTEGER, n INTEGER,"
+            " entry BLOB, PRIMARY KEY (school, quiz_id, student_id, version, n)) WITHOUT ROWID"
+        )
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        """See `Ledger`."""
+        rows = [(e.school, e.quiz_id, e.student_id, e.version, e.n, journal.encode(e)) for e in entries]
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            self._database.executemany("INSERT OR IGNORE INTO journal VALUES (?, ?, ?, ?, ?, ?)", rows)
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    def of_exam(self, exam: ExamKey) -> list[Entry]:
+        """See `Ledger`."""
+        rows = self._database.execute(
+            "SELECT entry FROM journal WHERE school = ? AND quiz_id = ? ORDER BY version, student_id, n", exam
+        )
+        return [journal.decode(row[0]) for row in rows]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+
+class Carrier:
+    """Moves entries from Redis to a ledger, a batch at a time."""
+
+    def __init__(self, client: redis.Redis, ledger: Ledger, consumer: str) -> None:
+        self._redis = client
+        self._ledger = ledger
+        self._consumer = consumer
+        self._streams = [partition.journal for partition in all_partitions()]
+
+    def prepare(self) -> None:
+        """Make the consumer group on every stream; one that exists is no error."""
+        for stream in self._streams:
+            try:
+                self._redis.xgroup_create(stream, _GROUP, id="0", mkstream=True)
+            except redis.ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
+
+    def carry(self, block_ms: int | None = _BLOCK_MS) -> int:
+        """Carry one batch; return how many entries that were. Waits up to `block_ms` for the first."""
+        fresh = self._redis.xreadgroup(
+            _GROUP, self._consumer, dict.fromkeys(self._streams, ">"), count=_BATCH, block=block_ms
+        )
+        return self._keep(cast(Iterable[Any], fresh))
+
+    def carry_abandoned(self) -> int:
+        """Carry what this consumer, or one that died, had read and not confirmed."""
+        carried = 0
+        for stream in self._streams:
+            own = self._redis.xreadgroup(_GROUP, self._consumer, {stream: "0"}, count=_BATCH)
+            carried += self._keep(cast(Iterable[Any], own))
+            reply = cast(Any, self._redis.xautoclaim(stream, _GROUP, self._consumer, _ABANDONED_MS, count=_BATCH))
+            carried += self._keep([(stream, reply[1])])
+        return carried
+
+    def _keep(self, read: Iterable[Any]) -> int:
+        found = [(stream, messages) for stream, messages in read or () if messages]
+        entries = [journal.decode(fields[b"e"]) for _, messages in found for _, fields in messages if fields]
+        if entries:
+            self._ledger.write(entries)
+        with self._redis.pipeline(transaction=False) as pipe:
+            for stream, messages in found:
+                ids = [message_id for message_id, _ in messages]
+                pipe.xack(stream, _GROUP, *ids)
+                pipe.xdel(stream, *ids)
+            pipe.execute()
+        return len(entries)
+
+
+def run(redis_url: str, ledger_path: str, consumer: str, heartbeat: Callable[[], None]) -> None:
+    """The life of the journal process: until SIGTERM or SIGINT, after which what is in Redis is carried first."""
+    ending = False
+
+    def end(_signal: int, _frame: object) -> None:
+        nonlocal ending
+        if ending:
+            os._exit(0)
+        ending = True
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    ledger = SqliteLedger(ledger_path)
+    carrier = Carrier(redis.Redis.from_url(redis_url), ledger, consumer)
+    prepared, looked_at = False, 0.0
+    while True:
+        heartbeat()
+        try:
+            if not prepared:
+                carrier.prepare()
+                prepared = True
+            if time.monotonic() - looked_at > _ABANDONED_MS / 1000:
+                carrier.carry_abandoned()
+                looked_at = time.monotonic()
+            if carrier.carry(None if ending else _BLOCK_MS) == 0 and ending:
+                break
+        except (redis.RedisError, sqlite3.Error) as error:
+            if ending:
+                break  # what is in Redis stays there for the next journal process
+            log.warning("journal: %s", error)
+            prepared = False  # a Redis that came back empty has lost the groups
+            time.sleep(_RETRY_SECONDS)
+    ledger.close()

@@ -1,0 +1,443 @@
+"""One worker process: sockets in front, the shell behind, Redis at its side.
+
+This file only wires: bytes become frames in `core.messages`, frames become events in `core.routing`, events are decided in
+`shell`, proctors are shown things by `hub`. What is here is about connections (who they are, when they must go), the ticks and
+the looks that keep everything alive, and the end of the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Literal, cast
+
+import uvloop
+
+from adapters.ec2_cluster.broker import RedisBroker
+from adapters.ec2_cluster.clock import ServiceClock
+from adapters.ec2_cluster.config import ClusterSettings
+from adapters.ec2_cluster.connection import (
+    Accepted,
+    Connection,
+    ConnectionSettings,
+    Handshake,
+    Listener,
+    Refused,
+    listen,
+)
+from adapters.ec2_cluster.hub import Hub
+from adapters.ec2_cluster.keys import all_partitions, exam_keys, participant_of
+from adapters.ec2_cluster.redis_client import RedisError, Subscriber
+from adapters.ec2_cluster.shell import Shell
+from core import effects, events, exam, messages
+from core.errors import CloseCode, Malformed, RemoteError, TokenRejected
+from core.identity import SUBPROTOCOL, Principal, verify
+from core.incidents import count
+from core.participant import ExamKey
+from core.policy import MAX_ERRORS_IN_A_ROW, MAX_MESSAGE_BYTES
+from core.routing import CommandToAll, CommandToSome, Refresh, Source, refreshed, route
+
+log = logging.getLogger(__name__)
+
+_LEASE_PERIOD_SECONDS = 1.0
+_LOOK_PERIOD_SECONDS = 2.0
+_SWEEP_PERIOD_SECONDS = 5.0
+_CLOCK_PERIOD_SECONDS = 10.0
+_PROCTOR_GRACE_SECONDS = 60.0
+_OURS_TO_CLOSE = frozenset((CloseCode.DRAIN, CloseCode.RESYNC, CloseCode.MOVED, CloseCode.OVERLOAD))
+
+
+class _Client:
+    """What this worker knows of a connection beside its socket."""
+
+    __slots__ = ("errors", "has_reported", "name", "source")
+
+    def __init__(self, principal: Principal) -> None:
+        self.source = Source("", 0.0, principal)
+        self.name = ""
+        self.has_reported = False
+        self.errors = 0
+
+
+class Worker:
+    """The endpoint of a listener, the sockets of a shell, and the periodic duties of a worker."""
+
+    def __init__(self, worker: str, settings: ClusterSettings) -> None:
+        self.worker = worker
+        self.settings = settings
+        self.clock = ServiceClock()
+        self._was_connected = False
+        self.broker = RedisBroker(settings.redis_url, worker, self.clock, self._redis_connected)
+        self.shell = Shell(worker, self.broker, self, self.clock.now, self._spawn, self._wake)
+        self.hub = Hub(self.broker, self.clock.now, self._spawn, settings.tick_seconds)
+        self.subscriber = Subscriber(self.broker.client, self._published, self._gap)
+        self.hub.subscriber = self.subscriber
+        self.listener: Listener | None = None
+        self.ready = False
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._by_name: dict[str, Connection] = {}
+        self._flush_at: asyncio.TimerHandle | None = None
+        self._next_flush = 0.0
+
+    # --- start and end ---
+
+    async def start(self, sock: socket.socket) -> None:
+        """Connect to Redis, then accept."""
+        await self.broker.client.connect()
+        await self.subscriber.connect()
+        await self.broker.sample_clock()
+        await self.broker.renew_lease()
+        await self.subscriber.subscribe(*(partition.worker(self.worker) for partition in all_partitions()))
+        await self.subscriber.subscribe(*(partition.control for partition in all_partitions()))
+        self._every(_LEASE_PERIOD_SECONDS, self.broker.renew_lease)
+        self._every(_CLOCK_PERIOD_SECONDS, self.broker.sample_clock)
+        self._every(_LOOK_PERIOD_SECONDS, self._look)
+        self._every(_SWEEP_PERIOD_SECONDS, self._sweep)
+        self._loop.call_soon(self._check_deadlines)
+        self.listener = await listen(
+            sock, self, ConnectionSettings(origins=self.settings.origins), transport=self.settings.transport
+        )
+        self.ready = True
+
+    async def drain(self) -> None:
+        """Send everybody elsewhere in paced slots, so that no departure is shown, then end."""
+        assert self.listener is not None
+        self.ready = False
+        self.listener.stop_accepting()
+        window = self.settings.drain_seconds
+        for connection in list(self.listener.connections.values()):
+            client = cast(_Client, connection.principal)
+            after = random.uniform(0, window)  # noqa: S311 - spreading load, not guarding a secret
+            if client.has_reported:
+                event = events.ReconnectOrdered(
+                    received_at=self.clock.now(), connection=client.name, after_ms=int(after * 1000), reason="drain"
+                )
+                self.shell.handle(client.source.principal.participant, event)
+            else:
+                frame = messages.Reconnect(messages.ReconnectData(int(after * 1000), "drain"))
+                connection.send(messages.encode(frame))
+            self._loop.call_later(after + 0.5, connection.close, CloseCode.DRAIN, "this server restarts")
+        deadline = self._loop.time() + window + 2
+        # A drain takes seconds, and happens once: looking now and then is cheaper than an event at each close.
+        while self.listener.connections and self._loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Close what is left, save what is decided, give up the lease."""
+        self.ready = False
+        if self.listener is not None:
+            await self.listener.close(CloseCode.DRAIN, "this server stops")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                while not self.shell.is_idle:
+                    await self.shell.flush()
+                    await asyncio.sleep(0.005)
+        for task in list(self._tasks):
+            task.cancel()
+        with contextlib.suppress(RedisError):
+            await self.broker.end_lease()
+        await self.subscriber.close()
+        await self.broker.client.close()
+
+    # --- the listener's endpoint ---
+
+    def admit(self, handshake: Handshake) -> Accepted | Refused:
+        """Check the token; nothing else is asked of anybody before."""
+        try:
+            principal = verify(handshake.bearer, self.settings.token_secrets, self.clock.now())
+        except TokenRejected as rejected:
+            return Refused(rejected.status, rejected.message)
+        return Accepted(_Client(principal), SUBPROTOCOL if SUBPROTOCOL in handshake.subprotocols else None)
+
+    def opened(self, connection: Connection) -> None:
+        """Name the connection so that any worker can address it."""
+        client = cast(_Client, connection.principal)
+        connection.connected_at = self.clock.now()
+        client.name = f"{self.worker}/{connection.id}"
+        client.source = Source(client.name, connection.connected_at, client.source.principal)
+        self._by_name[client.name] = connection
+
+    def received(self, connection: Connection, payload: bytes) -> None:
+        """One frame: read, checked, and brought to where it is decided."""
+        client = cast(_Client, connection.principal)
+        try:
+            self._routed(connection, client, messages.decode(payload))
+            client.errors = 0
+        except RemoteError as error:
+            self._answer_error(connection, client, error)
+
+    def too_big(self, connection: Connection) -> None:
+        """A frame over the limit was dropped; the socket stays."""
+        message = f"the frame is over {MAX_MESSAGE_BYTES} bytes; send less at a time"
+        self._answer_error(connection, cast(_Client, connection.principal), Malformed("too_big", message))
+
+    def writable(self, connection: Connection) -> None:
+        """A slow proctor can be shown things again."""
+        self.hub.writable(connection)
+
+    def closed(self, connection: Connection, code: int, reason: str, by_us: bool) -> None:
+        """The socket is gone: what that means for a student is decided by their record."""
+        client = cast(_Client, connection.principal)
+        self._by_name.pop(client.name, None)
+        if client.source.principal.role != "student":
+            self.hub.gone(connection)
+        elif client.has_reported:
+            why: Literal["left", "dropped", "lost_by_us"] = "dropped"
+            if by_us and code in _OURS_TO_CLOSE:
+                why = "lost_by_us"
+            elif code == CloseCode.LEAVE and not by_us:
+                why = "left"
+            event = events.ConnectionLost(received_at=self.clock.now(), connection=client.name, reason=why)
+            self.shell.handle(client.source.principal.participant, event)
+
+    def health(self, path: str) -> tuple[int, bytes]:
+        """`/healthz`: this process answers. `/readyz`: it may get new connections."""
+        if path == "/healthz":
+            return 200, b"ok\n"
+        if self.ready and self.broker.client.is_connected and self.subscriber.is_healthy:
+            return 200, b"ready\n"
+        return 503, b"not ready\n"
+
+    def _routed(self, connection: Connection, client: _Client, frame: messages.ClientFrame) -> None:
+        now = self.clock.now()
+        match route(frame, client.source, now):
+            case events.Addressed(key, event):
+                first = not client.has_reported and isinstance(event, events.StatusReported)
+                client.has_reported = client.has_reported or first
+                self.shell.handle(key, event, claim=first)
+            case effects.Subscribe(watched, _, groups):
+                self._spawn(self.hub.join(watched, connection, groups))
+            case effects.Unsubscribe(watched, _):
+                self.hub.leave(watched, connection)
+            case CommandToSome(keys, command):
+                self._spawn(self._command(connection, command, self.shell.command(keys, command), now))
+            case CommandToAll(watched, order):
+                self._spawn(self._command(connection, order.command, self.shell.exam_event(watched, order), now))
+            case Refresh(token):
+                self._refresh(connection, client, token, now)
+
+    async def _command(
+        self,
+        connection: Connection,
+        command: events.CommandIssued,
+        kept: Coroutine[None, None, None],
+        received_at: float,
+    ) -> None:
+        """Ack a proctor's command when it is kept."""
+        try:
+            await kept
+        except RedisError:
+            error = RemoteError(
+                "unavailable",
+                "the command could not be kept; send it again",
+                action="lmsQuizProctorCommand",
+                reference={"command_id": command.command_id},
+            )
+            connection.send(messages.encode(messages.error_frame(error)))
+            return
+        ack = messages.AckData(server_time=round(received_at * 1000, 3), command_id=command.command_id)
+        connection.send(messages.encode(messages.Ack(ack)))
+
+    def _refresh(self, connection: Connection, client: _Client, token: str, now: float) -> None:
+        try:
+            fresh = refreshed(client.source.principal, verify(token, self.settings.token_secrets, now))
+        except TokenRejected as rejected:
+            raise RemoteError("token_invalid", rejected.message, action="lmsQuizToken") from rejected
+        client.source = Source(client.name, client.source.connected_at, fresh)
+        connection.send(messages.encode(messages.Ack(messages.AckData(server_time=round(now * 1000, 3)))))
+
+    def _answer_error(self, connection: Connection, client: _Client, error: RemoteError) -> None:
+        client.errors += 1
+        last = client.errors > MAX_ERRORS_IN_A_ROW
+        if last:
+            error = RemoteError(error.code, error.message, action=error.action, reference=error.reference, final=True)
+        connection.send(messages.encode(messages.error_frame(error)))
+        if last:
+            connection.close(CloseCode.FORBIDDEN, "too many errors in a row")
+
+    # --- the shell's sockets ---
+
+    def send(self, exam: ExamKey, connection: str, payload: bytes) -> None:
+        """See `shell.Sockets`. A connection of another worker is reached through Redis."""
+        local = self._by_name.get(connection)
+        if local is not None:
+            local.send(payload)
+        else:
+            self._to_other(exam, connection, b"s" + connection.encode() + b"\n" + payload)
+
+    def close(self, exam: ExamKey, connection: str, code: int, reason: str) -> None:
+        """See `shell.Sockets`."""
+        local = self._by_name.get(connection)
+        if local is not None:
+            local.close(code, reason)
+        else:
+            self._to_other(exam, connection, f"c{connection}\n{code} {reason}".encode())
+
+    def _to_other(self, exam: ExamKey, connection: str, message: bytes) -> None:
+        worker = connection.partition("/")[0]
+        if worker != self.worker:
+            self._spawn(self._quietly(self.broker.to_worker(worker, exam, message)))
+
+    # --- publications ---
+
+    def _published(self, channel: bytes, payload: bytes) -> None:
+        kind = channel.split(b"}", 1)[1]
+        if kind.startswith(b"ex:"):
+            self.hub.published(channel, payload)
+        elif kind == b"control":
+            known = exam.decode(payload)
+            if known.key in self.shell.exams:
+                self.shell.learn(known)
+        elif payload.startswith(b"n"):
+            self.shell.nudge(participant_of(payload[1:].decode()))
+        else:
+            name, _, rest = payload[1:].partition(b"\n")
+            connection = self._by_name.get(name.decode())
+            if connection is None:
+                return
+            if payload.startswith(b"s"):
+                connection.send(rest)
+            else:
+                code, _, reason = rest.decode().partition(" ")
+                connection.close(int(code), reason)
+
+    def _gap(self) -> None:
+        """Publications may be lost: read the exams again. Lost nudges are found by the look for waiting inboxes."""
+        self.hub.read_again()
+        for key in self.shell.exams_owned:
+            self._spawn(self._quietly(self._reload(key)))
+
+    async def _reload(self, key: ExamKey) -> None:
+        state = await self.broker.load_exam(key)
+        if state is not None:
+            self.shell.learn(state)
+
+    # --- ticks and looks ---
+
+    def _wake(self) -> None:
+        """Flush soon: at once after a quiet tick, else at its end."""
+        if self._flush_at is None:
+            self._flush_at = self._loop.call_at(max(self._next_flush, self._loop.time()), self._flush)
+
+    def _flush(self) -> None:
+        self._flush_at = None
+        self._next_flush = self._loop.time() + self.settings.tick_seconds
+        self._spawn(self.shell.flush())
+
+    def _check_deadlines(self) -> None:
+        self.shell.check_due()
+        self._loop.call_later(0.1, self._check_deadlines)
+
+    async def _look(self) -> None:
+        """Now and then, one worker looks for what dead workers left behind, and nudges live ones about waiting inboxes."""
+        self._close_expired_proctors()
+        if not await self.broker.take_look(_LOOK_PERIOD_SECONDS - 0.1):
+            return
+        alive: dict[str, bool] = {}
+        for key, owner in await self.broker.overdue(self.clock.now() - _LOOK_PERIOD_SECONDS):
+            if owner is not None and owner not in alive:
+                alive[owner] = await self.broker.is_alive(owner)
+            if owner == self.worker:
+                self.shell.nudge(key)
+            elif owner is None or not alive[owner]:
+                await self.shell.take_over(key)
+            else:
+                keys = exam_keys(key.exam)
+                await self.broker.to_worker(owner, key.exam, b"n" + keys.member(key.student_id).encode())
+
+    async def _sweep(self) -> None:
+        """Count silences among what this worker owns; one worker of each exam sums up and decides about incidents."""
+        for key in self.shell.exams_owned:
+            state = self.shell.exams[key]
+            if state.state == "closed":
+                continue
+            counts = count(self.shell.owned_of(key), self.clock.now(), state.policy)
+            total = await self.broker.count_silences(key, counts)
+            if total is not None:
+                event = events.SweepCounted(
+                    received_at=self.clock.now(),
+                    taking=total.taking,
+                    fell_silent=total.fell_silent,
+                    still_silent=total.still_silent,
+                    last_time_end=total.last_time_end,
+                )
+                await self.shell.exam_event(key, event)
+
+    def _close_expired_proctors(self) -> None:
+        now = self.clock.now()
+        for connection in list(self._by_name.values()):
+            principal = cast(_Client, connection.principal).source.principal
+            if principal.role == "proctor" and principal.expires_at + _PROCTOR_GRACE_SECONDS < now:
+                connection.close(CloseCode.TOKEN, "the token has expired")
+
+    def _redis_connected(self) -> None:
+        """After a loss, Redis may have come back empty: write back what this worker owns."""
+        if self._was_connected:
+            self.shell.rewrite()
+        self._was_connected = True
+
+    # --- tasks ---
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a task failed", exc_info=task.exception())
+
+    def _every(self, seconds: float, duty: Callable[[], Coroutine[None, None, None]]) -> None:
+        async def repeat() -> None:
+            while True:
+                await asyncio.sleep(seconds)
+                await self._quietly(duty())
+
+        self._spawn(repeat())
+
+    async def _quietly(self, coroutine: Coroutine[None, None, None]) -> None:
+        """Redis being away is no error of a duty: it comes again."""
+        try:
+            await coroutine
+        except RedisError as error:
+            log.warning("redis: %s", error)
+
+
+def run(worker: str, settings: ClusterSettings, sock: socket.socket, heartbeat: Callable[[], None]) -> None:
+    """The life of a worker process: until SIGTERM drains it or SIGINT ends it."""
+    uvloop.run(_run(worker, settings, sock, heartbeat))
+
+
+async def _run(worker: str, settings: ClusterSettings, sock: socket.socket, heartbeat: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    ending: asyncio.Future[bool] = loop.create_future()
+
+    def end(drain: bool) -> None:
+        if not ending.done():
+            ending.set_result(drain)
+        elif not drain:
+            os._exit(0)  # told twice to stop now
+
+    loop.add_signal_handler(signal.SIGTERM, end, True)
+    loop.add_signal_handler(signal.SIGINT, end, False)
+    process = Worker(worker, settings)
+    await process.start(sock)
+
+    def beat() -> None:
+        heartbeat()
+        loop.call_later(1.0, beat)
+
+    beat()
+    if await ending:
+        await process.drain()
+    else:
+        await process.stop()

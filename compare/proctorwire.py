@@ -1,0 +1,106 @@
+"""The `proctorwire` command: run a cluster instance, make tokens, serve the HTTP API. Thin: each command calls the library."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from core.identity import Principal, issue
+
+_HOURS = 3600.0
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="proctorwire")
+def main() -> None:
+    """Real-time monitoring of online exams: run and operate it."""
+
+
+@main.command()
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port of sockets and health checks; 0 takes a free one.  [default: 8080]")
+@click.option("--workers", type=int, help="Worker processes, one a core.  [default: 1]")
+@click.option(
+    "--redis", "redis_url", metavar="URL", help="Redis to share with other instances; without it, an embedded one."
+)
+@click.option("--token-secret", metavar="S", help="Secret that signs tokens (HS256), or kid:secret,kid:secret.")
+@click.option("--transport", type=click.Choice(["picows", "websockets"]), help="WebSocket library.  [default: picows]")
+@click.option("--data-dir", metavar="DIR", help="Where an embedded Redis and the journal keep their files.")
+@click.option("--journal", metavar="FILE", help="SQLite file of the journal.  [default: in the data folder]")
+@click.option("--drain-seconds", type=float, help="Over how long SIGTERM sends clients elsewhere.  [default: 20]")
+@click.option("--origins", metavar="LIST", help="Web origins allowed besides the host's own, comma-separated.")
+@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), help="[default: INFO]")
+@click.option("--json", "as_json", is_flag=True, help="Announce readiness as one line of JSON.")
+def serve(as_json: bool, **given: Any) -> None:
+    """Run one instance: supervisor, workers, journal and, without --redis, an embedded Redis.
+
+    Each option is also read from the environment, as PROCTORWIRE_ and its name: PROCTORWIRE_TOKEN_SECRET,
+    PROCTORWIRE_REDIS_URL, PROCTORWIRE_WORKERS and so on. Two instances with the same --redis are one cluster.
+
+    \b
+    Example:
+      export PROCTORWIRE_TOKEN_SECRET=$(python -c 'import secrets; print(secrets.token_hex(32))')
+      proctorwire serve --workers 2 --port 8080
+    """
+    from adapters.ec2_cluster.config import SettingsError, read_settings
+    from adapters.ec2_cluster.supervisor import serve as run
+
+    try:
+        sys.exit(run(read_settings(given), as_json=as_json))
+    except SettingsError as error:
+        raise _usage(str(error)) from error
+
+
+@main.command()
+@click.option("--role", type=click.Choice(["student", "proctor"]), required=True, help="Whose token.")
+@click.option("--school", required=True, help="The school.")
+@click.option(
+    "--quiz", "quiz_ids", multiple=True, required=True, help="The exam (its quiz_id); a proctor may have several."
+)
+@click.option("--id", "subject", required=True, help="The student's or proctor's id.")
+@click.option("--attempt", default="", help="A student's quiz_attempt_id.")
+@click.option("--name", default="", help="A name to show.")
+@click.option("--group", default="", help="A student's group; a proctor with one sees only that.")
+@click.option(
+    "--hours", default=4.0, show_default=True, type=click.FloatRange(0.01, 24 * 31), help="How long it is valid."
+)
+@click.option("--token-secret", envvar="PROCTORWIRE_TOKEN_SECRET", help="Secret that signs tokens, or kid:secret.")
+def token(
+    role: Any,
+    school: str,
+    quiz_ids: tuple[str, ...],
+    subject: str,
+    attempt: str,
+    name: str,
+    group: str,
+    hours: float,
+    token_secret: str | None,
+) -> None:
+    """Make a token for a student's page or a proctor's dashboard, and print it.
+
+    \b
+    Example:
+      proctorwire token --role student --school demo --quiz math-1 --id s1 --attempt a1 --name "Budi Santoso"
+      proctorwire token --role proctor --school demo --quiz math-1 --id p1
+    """
+    from adapters.ec2_cluster.config import SettingsError, read_secrets
+
+    try:
+        kid, secret = next(iter(read_secrets(token_secret, {}).items()))
+    except SettingsError as error:
+        raise _usage(str(error)) from error
+    if role == "student" and (len(quiz_ids) != 1 or not attempt):
+        raise _usage("a student's token needs exactly one --quiz and an --attempt")
+    expires_at = time.time() + hours * _HOURS
+    principal = Principal(role, school, subject, quiz_ids, expires_at, attempt_id=attempt, name=name, group=group)
+    click.echo(issue(principal, secret, kid))
+
+
+def _usage(message: str) -> click.ClickException:
+    """An error that the user can mend: one line, exit code 2."""
+    error = click.ClickException(message)
+    error.exit_code = 2
+    return error
