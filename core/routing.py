@@ -224,5 +224,5 @@ def _order(order: messages.Order, source: Source, received_at: float) -> Command
     )
     if order.everyone:
         return CommandToAll(exam, events.ExamCommandIssued(received_at=received_at, command=event))
-    keys = tuple(ParticipantKey(*exam, str(student_id)) for student_id in dict.fromkeys(order.student_ids or ()))
+    keys = tuple(ParticipantKey(*exam, student_id) for student_id in dict.fromkeys(map(str, order.student_ids or ())))
     return CommandToSome(keys, event)

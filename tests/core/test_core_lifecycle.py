@@ -94,7 +94,7 @@ def test_it_times_out_a_minute_after_the_end_and_not_before():
         if at < 160:
             assert story.record.lifecycle == "in_progress", at
     assert story.record.lifecycle == "timed_out"
-    assert [e for e in story.entries if e.after == "timed_out"][0].at == end + 60
+    assert next(e for e in story.entries if e.after == "timed_out").at == end + 60
 
 
 def test_an_answer_that_was_on_its_way_still_submits_after_the_time_was_out():
