@@ -448,6 +448,7 @@ class FunctionPool:
         return FunctionUsage(
             memory_mb=self.function.memory_mb,
             invocations=self._invocations,
+            invocations_running=self._busy,
             cold_starts=self._cold_starts,
             environments_started=self._started,
             environments_now=len(self._environments),

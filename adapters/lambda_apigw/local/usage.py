@@ -16,6 +16,7 @@ class FunctionUsage(msgspec.Struct, frozen=True, kw_only=True):
 
     memory_mb: int
     invocations: int
+    invocations_running: int
     #: Invocations that were the first of their environment.
     cold_starts: int
     #: Environments started; more than `cold_starts` when one was ready only after another had become free.

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from test_local_environments import alive
-from toy_gateway import ask, function
+from toy_gateway import alive, ask, function
 from websockets.asyncio.client import connect
 
 from adapters.lambda_apigw.local.settings import GatewaySettings

@@ -30,6 +30,14 @@ async def until(condition, seconds=10.0):
     return result
 
 
+def alive(pid):
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 class Toy:
     """A started gateway with toy handlers, and shortcuts to talk to it."""
 
@@ -54,6 +62,10 @@ class Toy:
             for line in self.gateway.log_lines(function_name)
             if line.startswith("event ")
         ]
+
+    async def idle(self, function_name="message"):
+        """Wait until no invocation runs: a function's post arrives before the function has returned."""
+        await until(lambda: self.usage(function_name).invocations_running == 0)
 
     async def disconnect_event(self):
         return (await until(lambda: self.events("disconnect")))[0]
