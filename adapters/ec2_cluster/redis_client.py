@@ -20,7 +20,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast, Self
+from typing import Any, Self, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
@@ -228,31 +228,35 @@ class _Reconnecting:
         while True:
             try:
                 link = await self._open()
-            except (OSError, RedisError) as error:
+            except Exception as error:
+                # Whatever it is, we go on; what is not the network's fault leaves its traceback.
+                ours = None if isinstance(error, (OSError, RedisError)) else error
+                _log.warning("no connection to Redis at %s: %s", self.address, _reason(error), exc_info=ours)
                 if not first.done():
                     first.set_exception(RedisUnavailable(f"{self.address}: {_reason(error)}"))
                     first.exception()  # seen: nobody may be waiting
-                _log.warning("no connection to Redis at %s: %s", self.address, _reason(error))
             else:
                 since = loop.time()
-                self._link = link
-                try:
-                    self._up(link)
-                    if not first.done():
-                        first.set_result(None)
-                    error = await asyncio.shield(link.lost)
-                except asyncio.CancelledError:
-                    error = RedisUnavailable("closed by us")
-                    raise
-                finally:
-                    self._link = None
-                    link.fail(error)
-                    self._down(error)
-                _log.warning("connection to Redis at %s lost: %s", self.address, _reason(error))
+                if not first.done():
+                    first.set_result(None)
+                await self._hold(link)
                 if loop.time() - since > _SETTLED_SECONDS:
                     failures = 0
             await asyncio.sleep(random.uniform(0, min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2**failures)))  # noqa: S311
             failures = min(failures + 1, 10)
+
+    async def _hold(self, link: _Link) -> None:
+        """Until the link is lost, or we are closed."""
+        why: Exception = RedisUnavailable("closed by us")
+        self._link = link
+        try:
+            self._up(link)
+            why = await asyncio.shield(link.lost)
+            _log.warning("connection to Redis at %s lost: %s", self.address, _reason(why))
+        finally:
+            self._link = None
+            link.fail(why)
+            self._down(why)
 
     async def _open(self) -> _Link:
         """A connection that has been greeted; OSError (which TimeoutError is) or RedisError."""
@@ -266,6 +270,10 @@ class _Reconnecting:
             if len(replies) == len(required) + len(optional) and not greeting.done():
                 greeting.set_result(replies)
 
+        def on_lost(lost: asyncio.Future[Exception]) -> None:
+            if not greeting.done():
+                greeting.set_exception(RedisUnavailable(_reason(lost.result())))
+
         link = _Link(on_reply)
         try:
             async with asyncio.timeout(self._connect_seconds):
@@ -274,16 +282,11 @@ class _Reconnecting:
                 else:
                     await loop.create_connection(lambda: link, address.host, address.port, ssl=self._tls)
                 link.write(b"".join(itertools.chain(required, optional)))
-                link.lost.add_done_callback(lambda lost: greeting.cancel())
+                link.lost.add_done_callback(on_lost)
                 await greeting
         except TimeoutError:
             link.fail(TimeoutError())
             raise TimeoutError(f"no answer in {self._connect_seconds:g} s") from None
-        except asyncio.CancelledError as cancelled:
-            if link.lost.done() and greeting.cancelled():
-                raise RedisUnavailable(_reason(link.lost.result())) from None
-            link.fail(RedisUnavailable("cancelled"))
-            raise cancelled
         except BaseException as error:
             link.fail(RedisUnavailable(_reason(error)))
             raise
@@ -447,7 +450,7 @@ class RedisClient(_Reconnecting):
     def _up(self, link: _Link) -> None:
         link.on_reply = self._replied
         if self._on_connected is not None:
-            self._on_connected()
+            _call(self._on_connected)
 
     def _down(self, error: Exception) -> None:
         waiting, self._waiting = self._waiting, deque()
@@ -458,7 +461,7 @@ class RedisClient(_Reconnecting):
             if not one.future.done():
                 one.future.set_exception(RedisOutcomeUnknown(f"{self.address}: {_reason(error)}"))
         if self._on_lost is not None:
-            self._on_lost(error)
+            _call(self._on_lost, error)
 
 
 class Subscriber(_Reconnecting):
@@ -654,8 +657,16 @@ class Subscriber(_Reconnecting):
 
 
 def _pack(command: Iterable[Argument]) -> bytes:
-    packed: bytes = hiredis.pack_command(tuple(command))
+    packed: bytes = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]  # takes floats, and says it does not
     return packed
+
+
+def _call(callback: Callable[..., None], *arguments: object) -> None:
+    """A failing callback must not end the connection that it is told about."""
+    try:
+        callback(*arguments)
+    except Exception:
+        _log.exception("callback failed")
 
 
 def _reason(error: BaseException) -> str:
