@@ -51,7 +51,7 @@ def serve(as_json: bool, **given: Any) -> None:
     try:
         sys.exit(run(read_settings(given), as_json=as_json))
     except SettingsError as error:
-        raise _usage(str(error)) from error
+        raise BadInput(str(error)) from error
 
 
 @main.command()
@@ -91,16 +91,15 @@ def token(
     try:
         kid, secret = next(iter(read_secrets(token_secret, {}).items()))
     except SettingsError as error:
-        raise _usage(str(error)) from error
+        raise BadInput(str(error)) from error
     if role == "student" and (len(quiz_ids) != 1 or not attempt):
-        raise _usage("a student's token needs exactly one --quiz and an --attempt")
+        raise BadInput("a student's token needs exactly one --quiz and an --attempt")
     expires_at = time.time() + hours * _HOURS
     principal = Principal(role, school, subject, quiz_ids, expires_at, attempt_id=attempt, name=name, group=group)
     click.echo(issue(principal, secret, kid))
 
 
-def _usage(message: str) -> click.ClickException:
+class BadInput(click.ClickException):
     """An error that the user can mend: one line, exit code 2."""
-    error = click.ClickException(message)
-    error.exit_code = 2
-    return error
+
+    exit_code = 2

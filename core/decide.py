@@ -697,7 +697,7 @@ def decide_exam(exam: Exam, event: ExamEvent, now: float) -> ExamDecision:
         case ExamOpened():
             if exam.state != "closed":
                 return ExamDecision(exam)
-            after = replace(exam, state="open", last_sweep_at=now, version=version)
+            after = replace(exam, state="open", last_sweep_at=None, version=version)
             return ExamDecision(after, _exam_entry(after, event, "opened", event.by), (_sweep(exam, "start"),))
         case ExamClosed():
             return _closed(exam, event, event.by, version)

@@ -22,6 +22,7 @@ class Exam(Struct, frozen=True, omit_defaults=True):
 
     `hold_until`: nobody turns offline before this moment (an open incident, or a gap of the service itself).
     `gap_until`: no lease lapses at all before this moment, because we were away ourselves.
+    `last_sweep_at` is None while nobody is taking the exam.
     `incidents` are the open and the recent ones, oldest first: their time is never charged to a student.
     `standing` are the commands to everyone that still hold for who joins now.
     `moving_to` is the direction of a migration, if one is under way.
@@ -55,7 +56,7 @@ class Exam(Struct, frozen=True, omit_defaults=True):
 
 def new_exam(key: ExamKey, here: Home, now: float, policy: Policy | None = None) -> Exam:
     """An exam opened now."""
-    return Exam(*key, here=here, policy=policy or Policy(), opened_at=now, last_sweep_at=now)
+    return Exam(*key, here=here, policy=policy or Policy(), opened_at=now)
 
 
 _encoder = msgspec.json.Encoder()

@@ -81,7 +81,8 @@ def swept(exam: Exam, event: SweepCounted, now: float) -> Exam:
     if silence is not None or exam.open_incident("silence"):
         exam = replace(exam, hold_until=max(exam.hold_until, now + policy.decided_after_incident_seconds))
     ends = [end for end in (exam.last_time_end, event.last_time_end) if end is not None]
-    return replace(exam, last_sweep_at=now, last_time_end=max(ends, default=None))
+    # While nobody is taking the exam there is nothing to miss: it may have been opened hours early.
+    return replace(exam, last_sweep_at=now if event.taking else None, last_time_end=max(ends, default=None))
 
 
 def _service_gap(exam: Exam, now: float) -> Exam:

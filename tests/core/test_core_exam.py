@@ -302,10 +302,18 @@ def test_a_school_whose_line_is_cut():
 
 # --- the service itself was away ------------------------------------------------------------------------------------------
 
+SWEPT = replace(EXAM, last_sweep_at=T0)
+
+
+def test_an_exam_that_nobody_takes_yet_has_no_gap():
+    assert swept(EXAM, 7_200, taking=30).exam.incidents == ()
+    idle = swept(SWEPT, 10, taking=0).exam
+    assert swept(idle, 7_200, taking=30).exam.incidents == ()
+
 
 def test_a_sweep_that_comes_more_than_half_a_minute_late_finds_a_gap_of_the_service():
-    assert swept(EXAM, 30).exam.incidents == ()
-    decision = swept(EXAM, 30.1)
+    assert swept(SWEPT, 30).exam.incidents == ()
+    decision = swept(SWEPT, 30.1)
     assert decision.exam.incidents == (m.Incident("service", T0, 0),)
     assert decision.effects == (fx.PublishIncidents(EXAM_KEY, decision.exam.incidents),)
     ended = swept(decision.exam, 40)
@@ -314,7 +322,7 @@ def test_a_sweep_that_comes_more_than_half_a_minute_late_finds_a_gap_of_the_serv
 
 def test_after_a_gap_all_leases_wait_a_minute():
     story = joined()
-    story.exam = swept(EXAM, 100).exam
+    story.exam = swept(SWEPT, 100).exam
     assert story.until(159.9) == "active"
     story.exam = swept(story.exam, 110).exam
     assert story.until(160) == "reconnecting"
@@ -325,7 +333,7 @@ def test_after_a_gap_all_leases_wait_a_minute():
 def test_after_a_gap_a_socket_that_had_closed_waits_too():
     story = joined()
     story(lost(1))
-    story.exam = swept(EXAM, 100).exam
+    story.exam = swept(SWEPT, 100).exam
     assert story.until(159.9) == "reconnecting"
     assert story.until(160) == "offline"
 
@@ -362,7 +370,7 @@ def test_an_exam_is_kept_as_json_and_comes_back_the_same():
 
 
 def test_nothing_is_published_by_a_quiet_sweep():
-    decision = swept(EXAM, 10)
+    decision = swept(EXAM, 10, taking=1)
     assert (decision.entries, decision.effects) == ((), ())
     assert decision.exam.last_sweep_at == T0 + 10
     assert of(decision.effects, fx.PublishIncidents) == []
