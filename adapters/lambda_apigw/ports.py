@@ -18,7 +18,21 @@ from core.journal import Entry
 from core.participant import ExamKey, Participant, ParticipantKey
 from core.ports import Channels, Connections, ParticipantStore
 
-__all__ = ["CommandChunk", "Connections", "InboxItem", "Queue", "Row", "Store", "Subscriptions", "SweepTicket"]
+__all__ = [
+    "TOKEN_GRACE_SECONDS",
+    "CommandChunk",
+    "Connections",
+    "InboxItem",
+    "Queue",
+    "Row",
+    "Store",
+    "Subscriptions",
+    "SweepTicket",
+]
+
+
+TOKEN_GRACE_SECONDS = 60.0
+"""How long a proctor's socket outlives a token that was not refreshed."""
 
 
 class InboxItem(Struct, frozen=True):

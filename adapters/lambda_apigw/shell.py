@@ -17,7 +17,15 @@ from typing import assert_never
 
 from msgspec import Raw
 
-from adapters.lambda_apigw.ports import CommandChunk, Connections, Queue, Store, Subscriptions, SweepTicket
+from adapters.lambda_apigw.ports import (
+    TOKEN_GRACE_SECONDS,
+    CommandChunk,
+    Connections,
+    Queue,
+    Store,
+    Subscriptions,
+    SweepTicket,
+)
 from core import effects, events, messages, routing
 from core.decide import decide, decide_exam
 from core.errors import CloseCode, LocalError, Malformed, RemoteError, TokenRejected
@@ -33,7 +41,6 @@ _ATTEMPTS = 12
 _DIRECT_STUDENTS = 20
 """A command to more students than this is carried out by later invocations: API Gateway waits 29 seconds for this one."""
 _CHUNK_STUDENTS = 100
-_TOKEN_GRACE_SECONDS = 60.0
 
 
 class Contended(LocalError):
@@ -147,7 +154,7 @@ class Shell:
     def _admits(self, frame: messages.ClientFrame, source: Source) -> bool:
         """Whether a proctor's token still holds; a student's socket outlives its token."""
         principal = source.principal
-        over = principal.role != "student" and principal.expires_at + _TOKEN_GRACE_SECONDS < self._clock()
+        over = principal.role != "student" and principal.expires_at + TOKEN_GRACE_SECONDS < self._clock()
         if over and not isinstance(frame, messages.TokenFrame):
             self._subscriptions.forget(source.connection)
             self._connections.close(source.connection, CloseCode.TOKEN, "the token has expired")
@@ -183,7 +190,7 @@ class Shell:
     def _serve_proctor(self, effect: effects.ProctorEffect, source: Source) -> None:
         match effect:
             case effects.Subscribe():
-                expires_at = source.principal.expires_at + _TOKEN_GRACE_SECONDS
+                expires_at = source.principal.expires_at + TOKEN_GRACE_SECONDS
                 self._subscriptions.subscribe(effect.exam, effect.connection, effect.groups, expires_at)
             case effects.Unsubscribe():
                 self._subscriptions.unsubscribe(effect.exam, effect.connection)

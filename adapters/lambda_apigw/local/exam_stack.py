@@ -8,9 +8,7 @@ minute.
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -21,12 +19,10 @@ from types import TracebackType
 from urllib.parse import quote
 
 import msgspec
-from msgspec.structs import asdict
 
 from adapters.lambda_apigw import resources, usage
 from adapters.lambda_apigw.aws_http import Credentials, DynamoDb, Session
 from adapters.lambda_apigw.config import token_keys
-from adapters.lambda_apigw.local import child_process
 from adapters.lambda_apigw.local.ministack import MiniStack
 from adapters.lambda_apigw.local.settings import (
     Authorizer,
@@ -41,7 +37,7 @@ from adapters.lambda_apigw.local.usage import Usage
 from adapters.lambda_apigw.store import DynamoStore
 from core.journal import Entry
 from core.messages import CLIENT_ACTIONS
-from core.participant import ExamKey
+from core.participant import ExamKey, Participant
 from core.policy import Policy
 
 _HANDLER = "adapters.lambda_apigw.handler"
@@ -126,6 +122,228 @@ class LocalServerless:
         self._region = region
         self._ministack = MiniStack(region=region)
         self._directory = Path()
-        self._process: object | None = None
-        self._gateway: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | None = None
         self._ready: dict[str, str] = {}
+
+    async def __aenter__(self) -> LocalServerless:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start everything; functions start with their first invocation. Raises StackError or MiniStackError."""
+        self._directory = Path(tempfile.mkdtemp(prefix="proctorwire-lambda-"))
+        try:
+            await self._ministack.start()
+            queue_urls = await asyncio.to_thread(self._create_resources)
+            settings_file = self._directory / "settings.json"
+            settings_file.write_bytes(msgspec.json.encode(self._settings(*queue_urls)))
+            settings_file.chmod(0o600)  # it holds the token secret
+            await self._start_gateway(settings_file)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End every process and remove what was written. May be called twice."""
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        await self._ministack.stop()
+        if self._directory != Path():
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = Path()
+
+    @property
+    def websocket_url(self) -> str:
+        """Where clients connect."""
+        return self._ready["websocket_url"]
+
+    @property
+    def management_url(self) -> str:
+        """The endpoint of the management API."""
+        return self._ready["management_url"]
+
+    async def usage(self) -> StackUsage:
+        """What was used since the start."""
+        gateway = msgspec.json.decode(await self._control("GET", "usage"), type=Usage)
+        meters = await asyncio.to_thread(
+            lambda: {name: _read_meter(self._log_file(name)) for name in gateway.functions}
+        )
+        return StackUsage(gateway, meters)
+
+    async def journal(self, exam: ExamKey) -> list[Entry]:
+        """All journal entries of an exam, in the order of time."""
+        return await asyncio.to_thread(lambda: self._store().journal(exam))
+
+    async def records(self, exam: ExamKey) -> list[Participant]:
+        """All records of an exam, as they are in the table."""
+        return await asyncio.to_thread(lambda: list(self._store().participants(exam)))
+
+    async def connections(self) -> list[str]:
+        """The ids of the open connections, oldest first."""
+        return msgspec.json.decode(await self._control("GET", "connections"), type=list[str])
+
+    async def logs(self, function: str) -> list[str]:
+        """The last lines that a function wrote."""
+        return msgspec.json.decode(await self._control("GET", "logs", function), type=list[str])
+
+    async def drop_connection(self, connection: str) -> bool:
+        """Cut a client's network; False if there is no such connection."""
+        return await self._control("POST", "drop-connection", connection) == b"true"
+
+    async def kill_environment(self, function: str = "message") -> bool:
+        """Kill an execution environment, a busy one first; False if the function has none."""
+        return await self._control("POST", "kill-environment", function) == b"true"
+
+    def processes(self) -> dict[str, int]:
+        """The process ids of the gateway and of MiniStack, to measure what they use."""
+        assert self._process is not None  # only while it runs
+        return {"gateway": self._process.pid, "ministack": self._ministack.pid}
+
+    # --- inside ---
+
+    def _session(self) -> Session:
+        return Session(Credentials("AKIDLOCAL", "local-secret"), self._region)
+
+    def _store(self) -> DynamoStore:
+        database = DynamoDb(self._session().client("dynamodb", self._ministack.endpoint_url))
+        state, journal = (str(table["TableName"]) for table in resources.tables())
+        return DynamoStore(database, state, journal, time.time)
+
+    def _create_resources(self) -> list[str]:
+        session, url = self._session(), self._ministack.endpoint_url
+        queues = resources.queues(sweep_timeout_seconds=5, command_timeout_seconds=5)
+        return resources.create(session.client("dynamodb", url), session.client("sqs", url), resources.tables(), queues)
+
+    def _log_file(self, function: str) -> Path:
+        return self._directory / f"{function}.log"
+
+    def _settings(self, sweep_url: str, command_url: str) -> GatewaySettings:
+        server = self._ministack.endpoint_url
+        state, journal = (str(table["TableName"]) for table in resources.tables())
+        variables = {
+            "AWS_ENDPOINT_URL": server,
+            "PROCTORWIRE_STATE_TABLE": state,
+            "PROCTORWIRE_JOURNAL_TABLE": journal,
+            "PROCTORWIRE_SWEEP_QUEUE_URL": sweep_url,
+            "PROCTORWIRE_COMMAND_QUEUE_URL": command_url,
+            "PROCTORWIRE_MANAGEMENT_URL": "{management_url}",
+            "PROCTORWIRE_TOKEN_SECRET": self._token_secret,
+            "PROCTORWIRE_SWEEP_SECONDS": repr(self._sweep_seconds),
+            "PROCTORWIRE_SHARDS": str(self._shards),
+            "PROCTORWIRE_MAX_CONNECTION_SECONDS": repr(self._limits.duration_seconds),
+            "PROCTORWIRE_USAGE_EVERY_SECONDS": "0",
+        }
+        if self._policy is not None:
+            variables["PROCTORWIRE_POLICY"] = msgspec.json.encode(self._policy).decode()
+
+        def function(name: str, handler: str, *, concurrency: int = 2, timeout_seconds: float = 29.0) -> Function:
+            return Function(
+                handler=handler,
+                memory_mb=self._memory_mb,
+                timeout_seconds=timeout_seconds,
+                concurrency=concurrency,
+                env=variables,
+                log_file=str(self._log_file(name)),
+            )
+
+        functions = {
+            "authorizer": function("authorizer", "adapters.lambda_apigw.authorizer:on_authorize"),
+            "connect": function("connect", f"{_HANDLER}:on_connect"),
+            "disconnect": function("disconnect", f"{_HANDLER}:on_disconnect"),
+            "message": function("message", f"{_HANDLER}:on_message", concurrency=self._environments),
+            "sweep": function("sweep", f"{_HANDLER}:on_sweep", timeout_seconds=60.0),
+            "command": function("command", f"{_HANDLER}:on_command", timeout_seconds=60.0),
+            "minute": function("minute", f"{_HANDLER}:on_minute", concurrency=1),
+        }
+        routes = {"$connect": "connect", "$disconnect": "disconnect", "$default": "message"}
+        return GatewaySettings(
+            functions=functions,
+            routes=routes | dict.fromkeys(CLIENT_ACTIONS, "message"),
+            authorizer=Authorizer(function="authorizer"),
+            queues=tuple(
+                Queue(url=url, function=name, endpoint_url=server, batch_size=batch_size)
+                for name, url, batch_size in (("sweep", sweep_url, 1), ("command", command_url, 1))
+            ),
+            schedules=(Schedule(name="minute", function="minute", interval_seconds=self._minute_seconds),),
+            limits=self._limits,
+            faults=self._faults,
+            port=self._port,
+            management_port=self._management_port,
+            region=self._region,
+        )
+
+    async def _start_gateway(self, settings_file: Path) -> None:
+        self._process = process = await asyncio.create_subprocess_exec(
+            *(
+                sys.executable,
+                "-m",
+                "adapters.lambda_apigw.local",
+                "--settings",
+                str(settings_file),
+                "--die-with-parent",
+            ),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            process_group=0,
+        )
+        assert process.stdout is not None  # asked for above
+        assert process.stderr is not None
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS)
+        except TimeoutError:
+            raise StackError(f"the emulated gateway did not start within {_START_SECONDS:.0f} s") from None
+        if not line:
+            complaint = (await process.stderr.read()).decode(errors="replace").strip().splitlines()
+            raise StackError(complaint[-1] if complaint else "the emulated gateway ended at once")
+        ready = msgspec.json.decode(line, type=dict[str, object])
+        self._ready = {name: str(value) for name, value in ready.items()}
+
+    async def _control(self, method: str, *path: str) -> bytes:
+        """One request to the gateway's control endpoint; a 404 is `false`."""
+        url = "/".join((self._ready["control_url"], *(quote(part, safe="") for part in path)))
+        request = urllib.request.Request(  # noqa: S310  our own process, over http
+            url, method=method, headers={"x-control-token": self._ready["control_token"]}
+        )
+
+        def exchange() -> bytes:
+            try:
+                with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+                    body: bytes = answer.read()
+                    return body
+            except urllib.error.HTTPError as error:
+                with error:
+                    if error.code == 404:
+                        return b"false"
+                    raise
+
+        return await asyncio.to_thread(exchange)
+
+
+def _read_meter(path: Path) -> FunctionMeter:
+    """Add up a function's usage lines."""
+    calls: dict[str, int] = {}
+    read_units = write_units = 0.0
+    line_bytes = 0
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            used = usage.read_line(line)
+            if used is None:
+                continue
+            line_bytes += len(line.encode())
+            read_units += used.pop("read_units", 0.0)
+            write_units += used.pop("write_units", 0.0)
+            for kind, count in used.items():
+                calls[kind] = calls.get(kind, 0) + int(count)
+    return FunctionMeter(calls, read_units, write_units, line_bytes)

@@ -1,0 +1,48 @@
+"""Work for later invocations, in two SQS queues. Delivered at least once, in any order: whoever receives it must stand that."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from adapters.lambda_apigw.aws_http import Client
+from adapters.lambda_apigw.ports import CommandChunk, SweepTicket
+
+_MAX_DELAY_SECONDS = 900
+_encode = msgspec.json.Encoder().encode
+_sweeps = msgspec.json.Decoder(SweepTicket)
+_commands = msgspec.json.Decoder(CommandChunk)
+
+
+class SqsQueue:
+    """`Queue` over SQS."""
+
+    def __init__(self, client: Client, sweep_url: str, command_url: str) -> None:
+        self._client = client
+        self._sweep_url = sweep_url
+        self._command_url = command_url
+
+    def sweep(self, ticket: SweepTicket, delay_seconds: float) -> None:
+        """Bring this ticket to the sweep after the delay, in whole seconds as SQS counts."""
+        self._send(self._sweep_url, _encode(ticket), delay_seconds)
+
+    def command(self, chunk: CommandChunk) -> None:
+        """Have this part of a command carried out."""
+        self._send(self._command_url, _encode(chunk), 0)
+
+    def _send(self, url: str, body: bytes, delay_seconds: float) -> None:
+        delay = min(math.ceil(delay_seconds), _MAX_DELAY_SECONDS)
+        self._client.call(
+            "AmazonSQS.SendMessage", {"QueueUrl": url, "MessageBody": body.decode(), "DelaySeconds": delay}, "sqs"
+        )
+
+
+def read_sweep(body: str) -> SweepTicket:
+    """The ticket in a message. Raises `msgspec.MsgspecError` if there is none."""
+    return _sweeps.decode(body)
+
+
+def read_command(body: str) -> CommandChunk:
+    """The part of a command in a message. Raises `msgspec.MsgspecError` if there is none."""
+    return _commands.decode(body)

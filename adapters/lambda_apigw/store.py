@@ -1,0 +1,409 @@
+"""Records, exams, journal and inboxes in DynamoDB: every save is conditional on the version, and atomic with its entries.
+
+One table holds what is current, another the journal. Keys (a `#` or `%` in an id is escaped, so that no two ids meet):
+
+    pk                        sk                          what
+    s#SCHOOL#QUIZ#SHARD       p#STUDENT                   a participant: its version `v`, record `r`, digest of commands `c`
+                              c#STUDENT                   its pending commands, only while there are any
+                              i#STUDENT#TIME#DIGEST       an event that the other side of a migration left
+    e#SCHOOL#QUIZ             exam                        the exam, and over how many shards its students are spread
+    open                      SCHOOL#QUIZ#SHARD           an open exam: `a` its next sweep, `n` what the last one counted
+
+The journal's pk is the participant's, its sk `STUDENT#VERSION#N`. A participant's item stays below 1 KB, because a larger one costs
+every report a second write unit; so the commands live apart, and the ids that are in the key are not in the record again. A save
+without entries and without a change of commands is one PutItem; all others are one TransactWriteItems, which costs twice the units.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from adapters.lambda_apigw.aws_http import AwsError, DynamoDb
+from adapters.lambda_apigw.ports import InboxItem, Row, SweepTicket
+from core import events, journal
+from core import exam as exam_record
+from core import participant as participant_record
+from core.errors import LocalError
+from core.exam import Exam
+from core.incidents import SilenceCounts
+from core.journal import Entry
+from core.participant import ExamKey, Participant, ParticipantKey, PendingCommand
+
+_OPEN = "open"
+_LOST_RACE = frozenset(("ConditionalCheckFailed", "TransactionConflict"))
+_READS = 4
+_Item = dict[str, Any]
+_encode_commands = msgspec.msgpack.Encoder().encode
+_decode_commands = msgspec.msgpack.Decoder(tuple[PendingCommand, ...]).decode
+_encode_counts = msgspec.json.Encoder().encode
+_decode_counts = msgspec.json.Decoder(SilenceCounts).decode
+
+
+class TornRead(LocalError):
+    """A record and its commands did not fit together at any of several reads."""
+
+
+def escaped(value: str) -> str:
+    """An id as a part of a key: without the separator."""
+    return value.replace("%", "%25").replace("#", "%23") if "#" in value or "%" in value else value
+
+
+def shard_of(student_id: str, shards: int) -> int:
+    """The shard of a student: the same everywhere and for ever."""
+    return zlib.crc32(student_id.encode()) % shards if shards > 1 else 0
+
+
+class DynamoStore:
+    """`Store` in two DynamoDB tables. `shards` is for exams that are stored for the first time."""
+
+    def __init__(
+        self,
+        dynamodb: DynamoDb,
+        state_table: str,
+        journal_table: str,
+        clock: Callable[[], float],
+        *,
+        shards: int = 1,
+        retention_days: float = 180.0,
+    ) -> None:
+        self._db = dynamodb
+        self._state = state_table
+        self._journal = journal_table
+        self._clock = clock
+        self._shards_for_new = shards
+        self._retention_seconds = retention_days * 86_400
+        self._shards: dict[ExamKey, int] = {}
+
+    # --- participants ---
+
+    def load(self, key: ParticipantKey) -> Participant | None:
+        """The record as last saved by anyone. Its commands, if it has any, are a second read."""
+        partition = self._partition(key.exam, key.student_id)
+        for _ in range(_READS):
+            item = self._db.get(self._state, _key(partition, f"p#{key.student_id}"))
+            if item is None:
+                return None
+            record = _participant(key, item)
+            if "c" not in item:
+                return record
+            commands = self._db.get(self._state, _key(partition, f"c#{key.student_id}"))
+            if commands is not None and (whole := _joined(record, item, commands)):
+                return whole
+        raise TornRead(key.quiz_id, key.student_id)
+
+    def save(
+        self, before: Participant | None, after: Participant, entries: Sequence[Entry], taken: Sequence[str] = ()
+    ) -> bool:
+        """Keep record, entries and the change of commands in one step; False if the stored version is not `before`'s."""
+        key = after.key
+        partition = self._partition(key.exam, key.student_id)
+        put = self._put_participant(partition, after, None if before is None else before.version)
+        writes = [{"Put": put}]
+        if after.commands != (() if before is None else before.commands):
+            writes.append(self._write_commands(partition, after))
+        writes += [self._put_entry(entry, partition) for entry in entries]
+        writes += [{"Delete": {"TableName": self._state, "Key": _key(partition, sk)}} for sk in taken]
+        if len(writes) > 1:
+            return self._transact(writes)
+        try:
+            self._db.write("PutItem", put | {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"})
+        except AwsError as error:
+            if error.code == "TransactionConflictException":
+                return False
+            if error.code != "ConditionalCheckFailedException":
+                raise
+            # The first of two attempts was carried out, but its answer was lost.
+            stored = error.data.get("Item", {})
+            return error.retried and stored.get("v") == put["Item"]["v"] and stored.get("r") == put["Item"]["r"]
+        return True
+
+    def participants(self, exam: ExamKey) -> Iterator[Participant]:
+        """All records of an exam, by consistent reads, a page at a time."""
+        for shard in range(self.shards(exam)):
+            for row in self._rows(exam, shard, consistent=True):
+                if row.record is not None:
+                    yield row.record
+
+    def partition(self, exam: ExamKey, shard: int, after: str = "") -> Iterator[Row]:
+        """The rows of a shard in the order of student ids. Read at half the price, so that they may be a moment old."""
+        return self._rows(exam, shard, after, consistent=False)
+
+    def shards(self, exam: ExamKey) -> int:
+        """Over how many partitions the exam's participants are spread."""
+        if exam not in self._shards:
+            self.load_exam(exam)
+        return self._shards.get(exam, self._shards_for_new)
+
+    # --- the exam ---
+
+    def load_exam(self, key: ExamKey) -> Exam | None:
+        """The exam as last saved by anyone."""
+        item = self._db.get(self._state, _key(_exam_partition(key), "exam"))
+        if item is None:
+            return None
+        self._know_shards(key, int(item["n"]["N"]))
+        return exam_record.decode(item["r"]["S"])
+
+    def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry]) -> bool:
+        """Keep the exam and entries in one step, and list or unlist its shards among the open ones."""
+        key = after.key
+        shards = self._shards_for_new if before is None else self.shards(key)
+        put = {
+            "TableName": self._state,
+            "Item": {
+                **_key(_exam_partition(key), "exam"),
+                "v": _number(after.version),
+                "r": {"S": exam_record.encode(after).decode()},
+                "n": _number(shards),
+                "ttl": self._ttl(),
+            },
+            **_condition(None if before is None else before.version),
+        }
+        partition = _shard_partition(key, shard_of("", shards))
+        writes = [{"Put": put}, *(self._put_entry(entry, partition) for entry in entries)]
+        was_open, is_open = before is not None and before.state != "closed", after.state != "closed"
+        for shard in range(shards):
+            place = {"TableName": self._state}
+            if is_open and not was_open:
+                writes.append({"Put": place | {"Item": {**_ticket_key(key, shard), "a": _number(0)}}})
+            elif was_open and not is_open:
+                writes.append({"Delete": place | {"Key": _ticket_key(key, shard)}})
+        if len(writes) > 1:
+            saved = self._transact(writes)
+        else:
+            saved = self._write_if("PutItem", put)
+        if saved:
+            self._know_shards(key, shards)
+        return saved
+
+    # --- sweeps ---
+
+    def claim_sweep(self, ticket: SweepTicket, next_at: float) -> bool:
+        """Exchange a ticket for the one at `next_at`; False if another has done so, or the exam is closed."""
+        request = {
+            "TableName": self._state,
+            "Key": _ticket_key(ticket.exam, ticket.shard),
+            "UpdateExpression": "SET a = :next",
+            "ConditionExpression": "a = :at",
+            "ExpressionAttributeValues": {":at": _number(ticket.at), ":next": _number(next_at)},
+        }
+        return self._write_if("UpdateItem", request)
+
+    def late_sweeps(self, before: float) -> Iterator[SweepTicket]:
+        """The tickets of open exams that should have been exchanged before this moment."""
+        items = self._db.query(
+            self._state,
+            KeyConditionExpression="pk = :open",
+            FilterExpression="a < :before",
+            ExpressionAttributeValues={":open": {"S": _OPEN}, ":before": _number(before)},
+        )
+        for item in items:
+            school, quiz_id, shard = item["sk"]["S"].split("#")
+            yield SweepTicket(ExamKey(_plain(school), _plain(quiz_id)), int(shard), float(item["a"]["N"]))
+
+    def put_counts(self, exam: ExamKey, shard: int, counts: SilenceCounts) -> None:
+        """Keep what the last sweep of a shard counted."""
+        request = {
+            "TableName": self._state,
+            "Key": _ticket_key(exam, shard),
+            "UpdateExpression": "SET n = :n",
+            "ConditionExpression": "attribute_exists(pk)",
+            "ExpressionAttributeValues": {":n": {"S": _encode_counts(counts).decode()}},
+        }
+        self._write_if("UpdateItem", request)  # refused: the exam was closed meanwhile
+
+    def counts(self, exam: ExamKey) -> SilenceCounts:
+        """What the last sweeps of all shards counted, added up."""
+        items = self._db.query(
+            self._state,
+            KeyConditionExpression="pk = :open AND begins_with(sk, :exam)",
+            ExpressionAttributeValues={
+                ":open": {"S": _OPEN},
+                ":exam": {"S": f"{escaped(exam.school)}#{escaped(exam.quiz_id)}#"},
+            },
+        )
+        return sum((_decode_counts(item["n"]["S"]) for item in items if "n" in item), SilenceCounts())
+
+    # --- inbox and journal ---
+
+    def put_in_inbox(self, key: ParticipantKey, event: events.ParticipantEvent) -> None:
+        """Leave an event for the participant's home. Items lie in the order in which their events were received."""
+        text = events.encode(event)
+        digest = hashlib.blake2b(text, digest_size=8).hexdigest()
+        sk = f"i#{escaped(key.student_id)}#{int(event.received_at * 1000):013d}#{digest}"
+        item = {**_key(self._partition(key.exam, key.student_id), sk), "e": {"S": text.decode()}, "ttl": self._ttl()}
+        self._db.write("PutItem", {"TableName": self._state, "Item": item})
+
+    def drop_from_inbox(self, key: ParticipantKey, taken: Sequence[str]) -> None:
+        """Remove inbox items that changed nothing."""
+        partition = self._partition(key.exam, key.student_id)
+        for sk in taken:
+            self._db.write("DeleteItem", {"TableName": self._state, "Key": _key(partition, sk)})
+
+    def journal(self, exam: ExamKey) -> list[Entry]:
+        """All entries of an exam, in the order of time."""
+        entries: list[Entry] = []
+        for shard in range(self.shards(exam)):
+            items = self._db.query(
+                self._journal,
+                KeyConditionExpression="pk = :pk",
+                ExpressionAttributeValues={":pk": {"S": _shard_partition(exam, shard)}},
+            )
+            entries += (journal.decode(item["e"]["S"]) for item in items)
+        return sorted(entries, key=lambda entry: (entry.at, entry.version, entry.n))
+
+    # --- inside ---
+
+    def _partition(self, exam: ExamKey, student_id: str) -> str:
+        return _shard_partition(exam, shard_of(student_id, self.shards(exam)))
+
+    def _know_shards(self, exam: ExamKey, shards: int) -> None:
+        if len(self._shards) >= 10_000:
+            self._shards.clear()
+        self._shards[exam] = shards
+
+    def _put_participant(self, partition: str, record: Participant, version: int | None) -> _Item:
+        item = {
+            **_key(partition, f"p#{record.student_id}"),
+            "v": _number(record.version),
+            "r": _binary(_encoded(record)),
+            "ttl": self._ttl(),
+        }
+        if record.commands:
+            item["c"] = _number(zlib.crc32(_encode_commands(record.commands)))
+        return {"TableName": self._state, "Item": item, **_condition(version)}
+
+    def _write_commands(self, partition: str, record: Participant) -> _Item:
+        key = _key(partition, f"c#{record.student_id}")
+        if not record.commands:
+            return {"Delete": {"TableName": self._state, "Key": key}}
+        item = {**key, "r": _binary(_encode_commands(record.commands)), "ttl": self._ttl()}
+        return {"Put": {"TableName": self._state, "Item": item}}
+
+    def _put_entry(self, entry: Entry, partition: str) -> _Item:
+        item = {
+            **_key(partition, f"{escaped(entry.student_id)}#{entry.version:016d}#{entry.n:03d}"),
+            "e": {"S": journal.encode(entry).decode()},
+            "ttl": self._ttl(),
+        }
+        return {"Put": {"TableName": self._journal, "Item": item}}
+
+    def _transact(self, writes: list[_Item]) -> bool:
+        """One atomic step; False if a condition failed or another step was under way on the same items."""
+        token = hashlib.blake2b(msgspec.json.encode(writes), digest_size=16).hexdigest()
+        try:
+            self._db.transact(writes, token)
+        except AwsError as error:
+            if error.code != "TransactionCanceledException":
+                raise
+            reasons = {reason.get("Code") for reason in error.data.get("CancellationReasons", ())} - {"None", None}
+            if not reasons or reasons - _LOST_RACE:
+                raise
+            return False
+        return True
+
+    def _write_if(self, operation: str, request: _Item) -> bool:
+        """A conditional write; False if its condition failed."""
+        try:
+            self._db.write(operation, request)
+        except AwsError as error:
+            if error.code in ("ConditionalCheckFailedException", "TransactionConflictException"):
+                return False
+            raise
+        return True
+
+    def _rows(self, exam: ExamKey, shard: int, after: str = "", *, consistent: bool) -> Iterator[Row]:
+        """The rows of a shard. Commands (`c`) and inboxes (`i`) come before the records (`p`) that they belong to."""
+        items = self._db.query(
+            self._state,
+            consistent=consistent,
+            KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :last",
+            ExpressionAttributeValues={
+                ":pk": {"S": _shard_partition(exam, shard)},
+                ":first": {"S": f"p#{after}" if after else "c#"},
+                ":last": {"S": "p$"},  # the character after '#'
+            },
+        )
+        commands: dict[str, _Item] = {}
+        inboxes: defaultdict[str, list[InboxItem]] = defaultdict(list)
+        for item in items:
+            sk = item["sk"]["S"]
+            kind, student_id = sk[0], sk[2:]
+            if kind == "c":
+                commands[student_id] = item
+            elif kind == "i":
+                inboxes[_plain(student_id.partition("#")[0])].append(InboxItem(sk, events.decode(item["e"]["S"])))
+            elif student_id != after:
+                key = ParticipantKey(*exam, student_id)
+                record: Participant | None = _participant(key, item)
+                if "c" in item:
+                    record = _joined(_participant(key, item), item, commands.get(student_id)) or self.load(key)
+                yield Row(key, record, tuple(inboxes.pop(student_id, ())))
+        for student_id, waiting in inboxes.items():
+            yield Row(ParticipantKey(*exam, student_id), None, tuple(waiting))
+
+    def _ttl(self) -> _Item:
+        return {"N": str(int(self._clock() + self._retention_seconds))}
+
+
+def _encoded(record: Participant) -> bytes:
+    """The record as its item keeps it: without what is in the key, and without what has an item of its own."""
+    return participant_record.encode(replace(record, school="", quiz_id="", student_id="", commands=()))
+
+
+def _participant(key: ParticipantKey, item: _Item) -> Participant:
+    """The record of an item, without its commands."""
+    record = participant_record.decode(base64.b64decode(item["r"]["B"]))
+    return replace(record, school=key.school, quiz_id=key.quiz_id, student_id=key.student_id)
+
+
+def _joined(record: Participant, item: _Item, commands: _Item | None) -> Participant | None:
+    """The record with its commands, if these are the ones it was saved with."""
+    if commands is None:
+        return None
+    encoded = base64.b64decode(commands["r"]["B"])
+    if zlib.crc32(encoded) != int(item["c"]["N"]):
+        return None
+    return replace(record, commands=_decode_commands(encoded))
+
+
+def _condition(version: int | None) -> _Item:
+    if version is None:
+        return {"ConditionExpression": "attribute_not_exists(pk)"}
+    return {"ConditionExpression": "v = :v", "ExpressionAttributeValues": {":v": _number(version)}}
+
+
+def _key(pk: str, sk: str) -> _Item:
+    return {"pk": {"S": pk}, "sk": {"S": sk}}
+
+
+def _exam_partition(exam: ExamKey) -> str:
+    return f"e#{escaped(exam.school)}#{escaped(exam.quiz_id)}"
+
+
+def _shard_partition(exam: ExamKey, shard: int) -> str:
+    return f"s#{escaped(exam.school)}#{escaped(exam.quiz_id)}#{shard}"
+
+
+def _ticket_key(exam: ExamKey, shard: int) -> _Item:
+    return _key(_OPEN, f"{escaped(exam.school)}#{escaped(exam.quiz_id)}#{shard}")
+
+
+def _plain(value: str) -> str:
+    return value.replace("%23", "#").replace("%25", "%")
+
+
+def _number(value: float) -> _Item:
+    return {"N": repr(value)}
+
+
+def _binary(value: bytes) -> _Item:
+    return {"B": base64.b64encode(value).decode()}
