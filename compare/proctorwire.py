@@ -103,3 +103,7 @@ class BadInput(click.ClickException):
     """An error that the user can mend: one line, exit code 2."""
 
     exit_code = 2
+
+
+if __name__ == "__main__":
+    main()

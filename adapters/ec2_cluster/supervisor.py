@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TextIO
 
 import msgspec
+import redis
 
 from adapters.ec2_cluster import journal, worker
 from adapters.ec2_cluster.config import ClusterSettings, SettingsError
@@ -186,6 +187,7 @@ class Supervisor:
             except EmbeddedRedisError as error:
                 raise SettingsError(str(error)) from error
             redis_url = self._redis.url
+        _check_redis(redis_url)
         journal_path = settings.journal or str(Path(folder) / "journal.sqlite")
         return msgspec.structs.replace(settings, redis_url=redis_url, journal=journal_path)
 
@@ -281,6 +283,20 @@ def _listening(host: str, port: int, count: int) -> list[socket.socket]:
             sock.close()
         raise SettingsError(f"port {port} on {host} can't be used: {error.strerror}; choose another --port") from error
     return sockets
+
+
+def _check_redis(url: str) -> None:
+    """Fail now and in one line, rather than later and in every worker. Raises `SettingsError`."""
+    try:
+        with redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3) as client:
+            client.ping()
+    except (redis.RedisError, ValueError, OSError) as error:
+        raise SettingsError(f"redis_url {_without_password(url)} can't be used: {error}") from error
+
+
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def serve(settings: ClusterSettings, out: TextIO = sys.stdout, *, as_json: bool = False) -> int:

@@ -8,8 +8,7 @@ import time
 
 import pytest
 import websockets
-from conftest import QUICK, Deployment
-
+from deployments import QUICK, Deployment
 
 
 async def test_a_student_joins_and_the_proctor_sees_them(deployment: Deployment) -> None:
@@ -31,7 +30,9 @@ async def test_away_and_back_are_shown_at_once_and_counted(deployment: Deploymen
     await page.reported()
     await page.reported("away")
     await proctor.sees("s1", label="away", user_status="away", attention="away")
-    await asyncio.sleep(2.1)  # an away counts when it is two seconds old: this is time itself, not a wait for a condition
+    await asyncio.sleep(
+        2.1
+    )  # an away counts when it is two seconds old: this is time itself, not a wait for a condition
     await page.reported("active", question_answered=3)
     view = await proctor.sees("s1", label="active", away_count=1, question_answered=3)
     assert view["away_seconds"] == pytest.approx(2.1, abs=1.0)

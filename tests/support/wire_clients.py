@@ -107,7 +107,9 @@ class Client:
 class Page(Client):
     """A student's page that speaks our protocol; `tab_id=None, numbered=False` makes it the paper's own client."""
 
-    def __init__(self, deployment: Any, student: str, *, tab_id: str | None = "tab", numbered: bool = True, **token: Any):
+    def __init__(
+        self, deployment: Any, student: str, *, tab_id: str | None = "tab", numbered: bool = True, **token: Any
+    ):
         self.student = student
         self.tab_id = tab_id
         self.numbered = numbered
@@ -173,9 +175,7 @@ class Dashboard(Client):
         return await self.until(found, f"{student} {expected}, but {self.shown.get(student)}")
 
     async def order(self, command: str, command_id: str, **data: Any) -> None:
-        await self.send(
-            "lmsQuizProctorCommand", quiz_id=self.quiz_id, command=command, command_id=command_id, **data
-        )
+        await self.send("lmsQuizProctorCommand", quiz_id=self.quiz_id, command=command, command_id=command_id, **data)
 
     async def status_of(self, command_id: str, student: str, outcome: str) -> None:
         """Wait until a command has come this far for a student."""
