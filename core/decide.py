@@ -695,10 +695,7 @@ def decide_exam(exam: Exam, event: ExamEvent, now: float) -> ExamDecision:
     version = max(exam.version + 1, int(now * 1000))
     match event:
         case ExamOpened():
-            if exam.state != "closed":
-                return ExamDecision(exam)
-            after = replace(exam, state="open", last_sweep_at=None, version=version)
-            return ExamDecision(after, _exam_entry(after, event, "opened", event.by), (_sweep(exam, "start"),))
+            return _opened(exam, event, now, version)
         case ExamClosed():
             return _closed(exam, event, event.by, version)
         case ExamCommandIssued():
@@ -707,6 +704,18 @@ def decide_exam(exam: Exam, event: ExamEvent, now: float) -> ExamDecision:
             return _swept(exam, event, now, version)
         case _:
             assert_never(event)
+
+
+def _opened(exam: Exam, event: ExamOpened, now: float, version: int) -> ExamDecision:
+    """Open, or, if it is open, only the rules change. Opened again, it has an hour even if its last end is long past."""
+    policy = event.policy or exam.policy
+    if exam.state != "closed":
+        if policy == exam.policy:
+            return ExamDecision(exam)
+        after = replace(exam, policy=policy, version=version)
+        return ExamDecision(after, _exam_entry(after, event, "policy", event.by))
+    after = replace(exam, state="open", policy=policy, opened_at=now, last_sweep_at=None, version=version)
+    return ExamDecision(after, _exam_entry(after, event, "opened", event.by), (_sweep(exam, "start"),))
 
 
 def _closed(exam: Exam, event: ExamEvent, by: str, version: int) -> ExamDecision:
@@ -735,7 +744,8 @@ def _swept(exam: Exam, event: SweepCounted, now: float, version: int) -> ExamDec
     if exam.state == "closed":
         return ExamDecision(exam)
     after = replace(incidents.swept(exam, event, now), version=version)
-    if after.last_time_end is not None and now >= after.last_time_end + exam.policy.closes_after_seconds:
+    end = after.last_time_end
+    if end is not None and now >= max(end, after.opened_at) + exam.policy.closes_after_seconds:
         return _closed(after, event, "an hour after its end", version)
     changed = tuple(i for i in after.incidents if i not in exam.incidents)
     entries = tuple(

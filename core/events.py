@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from core.messages import CommandName, Heartbeat, MessageKind, Receipt, Report
 from core.participant import ParticipantKey
+from core.policy import Policy
 
 
 class _Event(Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):
@@ -111,9 +112,10 @@ ParticipantEvent: TypeAlias = (
 
 
 class ExamOpened(_Event, frozen=True, kw_only=True):
-    """The API or a roster opened the exam (again)."""
+    """The API or a roster opened the exam (again), perhaps under other rules."""
 
     by: str
+    policy: Policy | None = None
 
 
 class ExamClosed(_Event, frozen=True, kw_only=True):
