@@ -1,0 +1,461 @@
+"""One exam through one deployment after the other, and what came of it as a `Result`.
+
+A run ends when every scheduled consequence was seen or its time has passed; it waits for conditions, not for times. Whoever sets
+the `stop` event ends it within three seconds: what was measured until then is kept and marked as partial.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import tempfile
+from collections.abc import Awaitable, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from compare.cost import CostError, ExamPlan, cluster_cost, serverless_cost
+from compare.crowd import Crowd
+from compare.measure import Findings, Journal, Rules, clock_offset, is_complete, judge_run, unsettled
+from compare.prices import PriceError, Prices, load_prices
+from compare.recording import Recording
+from compare.report import html_report
+from compare.result import (
+    Cpu,
+    Latencies,
+    Memory,
+    ModeResult,
+    OfflineDetection,
+    Result,
+    WorkloadOptions,
+    distribution,
+    encode_result,
+    environment_here,
+    judge,
+    summarise,
+)
+from compare.target import ClusterTarget, Load, RemoteTarget, ServerlessTarget, Target, TargetError
+from compare.usage import Basis, ClusterUsage, Mode, ProcessSplit, ServerlessUsage, Usage
+from compare.workload import SCHOOL, ClientKind, Plan, Schedule, WorkloadError, schedule
+from core.identity import MIN_SECRET_BYTES
+from core.participant import ExamKey
+
+Phase = Literal["starting", "running", "settling", "reading", "done"]
+
+_LOOK_SECONDS = 0.2
+_JOIN_SECONDS = 20.0
+_JOURNAL_SECONDS = 8.0
+_MAX_PROBLEMS = 20
+_LATE_MS = 50.0  # a load generator whose clock stands still this long spoils the tails
+
+
+class BadInput(Exception):
+    """Something the user can mend. One line: the option, what is wrong, what to do."""
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """What to run, and against what. `WorkloadOptions` in the result are made of these."""
+
+    students: int = 100
+    exams: int = 4
+    proctors_per_exam: int = 1
+    interval: float = 5.0
+    duration: float = 30.0
+    seed: int = 1
+    mode: Literal["both", "lambda", "ec2"] = "both"
+    client: ClientKind = "proctorwire"
+    instances: int = 1
+    workers: int = 2
+    region: str = "ap-southeast-1"
+    exams_per_month: float = 20.0
+    hours: float = 3.0
+    transport: Literal["picows", "websockets"] = "picows"
+    lambda_url: str | None = None
+    ec2_url: str | None = None
+    token_secret: str | None = None
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """In the order they are run."""
+        return ("lambda", "ec2") if self.mode == "both" else (self.mode,)
+
+
+class Progress(Protocol):
+    """Who is told how far a run is."""
+
+    def update(self, mode: Mode, phase: Phase, done: float, total: float, note: str) -> None:
+        """`done` and `total` are seconds of the schedule."""
+
+
+class Silence:
+    """Nobody is told."""
+
+    def update(self, mode: Mode, phase: Phase, done: float, total: float, note: str) -> None:
+        """Do nothing."""
+
+
+class ModeRun(Struct, frozen=True):
+    """What a run against one deployment left behind."""
+
+    recording: Recording
+    findings: Findings
+    result: ModeResult
+    stopped: bool
+
+
+def checked(options: Options) -> tuple[Plan, ExamPlan, Prices]:
+    """The plans and prices that the options ask for. Raises `BadInput`, naming the option, before anything is started."""
+    for option, value, most in (("--instances", options.instances, 16), ("--workers", options.workers, 64)):
+        if not 1 <= value <= most:
+            raise BadInput(f"{option}: {value} is out of range; give a number from 1 to {most}")
+    if (options.lambda_url or options.ec2_url) and not options.token_secret:
+        raise BadInput("--token-secret: missing; give the secret that the deployment signs its tokens with")
+    if options.token_secret is not None and len(options.token_secret.encode()) < MIN_SECRET_BYTES:
+        raise BadInput(f"--token-secret: shorter than {MIN_SECRET_BYTES} bytes; RFC 7518 section 3.2 asks for more")
+    try:
+        plan = Plan(
+            students=options.students,
+            exams=options.exams,
+            proctors_per_exam=options.proctors_per_exam,
+            interval=options.interval,
+            duration=options.duration,
+            seed=options.seed,
+            run_id=secrets.token_hex(4),
+        ).checked()
+        exam = ExamPlan(hours=options.hours, exams_per_month=options.exams_per_month).checked()
+        prices = load_prices(options.region)
+    except WorkloadError as exc:
+        raise BadInput(str(exc)) from exc
+    except CostError as exc:
+        raise BadInput(f"--hours, --exams-per-month: {exc}") from exc
+    except PriceError as exc:
+        raise BadInput(f"--region: {exc}") from exc
+    return plan, exam, prices
+
+
+def targets_for(options: Options) -> list[Target]:
+    """A target for each mode, not started yet."""
+    secret = options.token_secret or secrets.token_hex(MIN_SECRET_BYTES)
+    made: list[Target] = []
+    for mode in options.modes:
+        url = options.lambda_url if mode == "lambda" else options.ec2_url
+        if url is not None:
+            made.append(RemoteTarget(mode, url, secret))
+        elif mode == "lambda":
+            made.append(ServerlessTarget(secret, options.region))
+        else:
+            made.append(ClusterTarget(secret, options.instances, options.workers, options.transport))
+    return made
+
+
+async def compare(
+    options: Options,
+    targets: Sequence[Target] | None = None,
+    stop: asyncio.Event | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Run the exam through each target. Raises `BadInput`; then nothing is left running."""
+    plan, exam, prices = checked(options)
+    the_schedule = schedule(plan)
+    stop = stop or asyncio.Event()
+    runs: dict[Mode, ModeRun] = {}
+    for target in targets_for(options) if targets is None else targets:
+        if stop.is_set():
+            break
+        run = await run_mode(target, the_schedule, options.client, exam, prices, stop, progress or Silence())
+        if run is not None:
+            runs[target.name] = run
+    results: dict[Mode, ModeResult] = {mode: run.result for mode, run in runs.items()}
+    return Result(
+        workload=_workload(options),
+        environment=environment_here(),
+        modes=results,
+        verdict=judge(results) if results else None,
+        partial=stop.is_set() or len(results) < len(options.modes),
+    )
+
+
+async def run_mode(
+    target: Target,
+    the_schedule: Schedule,
+    client: ClientKind,
+    exam: ExamPlan,
+    prices: Prices,
+    stop: asyncio.Event,
+    progress: Progress,
+) -> ModeRun | None:
+    """Run the exam through one target, and stop it. None if it was stopped before the exam began. Raises `BadInput`."""
+    plan = the_schedule.plan
+    progress.update(target.name, "starting", 0.0, plan.duration, "")
+    try:
+        if not await _unless(stop, target.start()):
+            return None
+        crowd = Crowd(the_schedule, client, target.urls, target.token_secret)
+        async with crowd:
+            usages = await _exam_takes_place(crowd, target, stop, progress)
+        if usages is None:
+            return None
+        progress.update(target.name, "reading", plan.duration, plan.duration, "journal")
+        recording = crowd.recording
+        offset = 0.0 if target.is_local else clock_offset(recording)
+        rules = Rules(target.name, target.policy, offset)
+        journal = await _read_journal(target, recording, rules, stop) if target.is_local else None
+        findings = judge_run(recording, rules, journal)
+        result = _mode_result(target, recording, rules, findings, usages, journal, exam, prices)
+        progress.update(target.name, "done", plan.duration, plan.duration, "")
+        return ModeRun(recording, findings, result, stop.is_set())
+    except TargetError as exc:
+        raise BadInput(str(exc)) from exc
+    finally:
+        await target.stop()
+
+
+class _Usages(Struct):
+    opening: Usage | None = None
+    whole: Usage | None = None
+
+
+async def _exam_takes_place(crowd: Crowd, target: Target, stop: asyncio.Event, progress: Progress) -> _Usages | None:
+    """Play the schedule until its last consequence was seen, and take the usage at the two moments that count."""
+    recording, the_schedule = crowd.recording, crowd.recording.schedule
+    duration = the_schedule.plan.duration
+    started = asyncio.Event()
+    playing = asyncio.create_task(crowd.play(started))
+    usages = _Usages()
+    try:
+        joined = asyncio.create_task(started.wait())
+        await asyncio.wait({joined, playing}, timeout=_JOIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        joined.cancel()
+        if not started.is_set():
+            if playing.done():
+                playing.result()
+            why = f": {recording.problems[0]}" if recording.problems else ""
+            raise TargetError(
+                f"{target.where}: the proctors got no picture of their exams within {_JOIN_SECONDS:g} s{why}"
+            )
+        while not stop.is_set():
+            now = crowd.clock() - recording.started_at
+            if usages.opening is None and now >= the_schedule.opening_ends:
+                usages.opening = await target.usage(_load(crowd))
+            if usages.whole is None and now >= duration:
+                usages.whole = await target.usage(_load(crowd))
+            note = f"{recording.traffic.open_now} sockets, {recording.traffic.reports} reports"
+            if now < duration:
+                progress.update(target.name, "running", now, duration, note)
+            else:
+                left = next(iter(unsettled(recording)), None)
+                if left is None or playing.done():
+                    break
+                progress.update(target.name, "settling", duration, duration, left)
+            if playing.done() and playing.exception() is not None:
+                playing.result()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _LOOK_SECONDS)
+        if usages.whole is None:
+            with contextlib.suppress(TimeoutError, OSError):
+                usages.whole = await asyncio.wait_for(target.usage(_load(crowd)), 1.0)
+    finally:
+        playing.cancel()
+        await asyncio.gather(playing, return_exceptions=True)
+        await crowd.stop()
+    return usages if usages.whole is not None else None
+
+
+def _load(crowd: Crowd) -> Load:
+    recording, now = crowd.recording, crowd.clock()
+    return Load(
+        now - recording.started_at,
+        len(recording.students),
+        len(recording.proctors),
+        recording.traffic.connection_minutes(now),
+        recording.traffic,
+    )
+
+
+async def _read_journal(target: Target, recording: Recording, rules: Rules, stop: asyncio.Event) -> Journal:
+    """The journal once it is complete, or what there is of it when its time has passed."""
+    assert recording.stopped_at is not None  # the crowd is gone
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _JOURNAL_SECONDS
+    while True:
+        entries = {quiz_id: await target.journal(ExamKey(SCHOOL, quiz_id)) for quiz_id in recording.schedule.quiz_ids}
+        waited = _JOURNAL_SECONDS - (end - loop.time())
+        journal = Journal(entries, recording.stopped_at + waited)
+        if stop.is_set() or loop.time() >= end or is_complete(recording, rules, journal):
+            return journal
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _LOOK_SECONDS)
+
+
+async def _unless(stop: asyncio.Event, work: Awaitable[None]) -> bool:
+    """Do the work unless told to stop before it is done; whether it was done."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+    if working.cancelled():
+        return False
+    working.result()
+    return not stop.is_set()
+
+
+# --- the result -----------------------------------------------------------------------------------------------------------
+
+
+def _mode_result(
+    target: Target,
+    recording: Recording,
+    rules: Rules,
+    findings: Findings,
+    usages: _Usages,
+    journal: Journal | None,
+    exam: ExamPlan,
+    prices: Prices,
+) -> ModeResult:
+    """All that is known of this mode, in the result's form."""
+    assert usages.whole is not None  # a run without usage is no run
+    basis: Basis = "emulated" if target.is_local and target.name == "lambda" else "measured"
+    lines = sum(len(entries) for entries in journal.entries.values()) if journal else 0
+    usage: Usage = msgspec.structs.replace(usages.whole, journal_entries=lines)
+    opening = usages.opening if usages.opening is not usages.whole else None
+    problems = [
+        *findings.false_offline,
+        *findings.duplicates,
+        *findings.lost,
+        *findings.late,
+        *_about_the_run(target, recording),
+        *recording.problems,
+    ]
+    cost = None
+    if target.is_local:
+        try:
+            cost = (
+                serverless_cost(usage, exam, prices, opening if isinstance(opening, ServerlessUsage) else None)
+                if isinstance(usage, ServerlessUsage)
+                else cluster_cost(usage, exam, prices, opening if isinstance(opening, ClusterUsage) else None)
+            )
+        except (CostError, PriceError) as exc:
+            problems.append(f"no cost: {exc}")
+    return ModeResult(
+        where=target.where,
+        latency_ms=Latencies(
+            basis, summarise(findings.message), summarise(findings.round_trip), summarise(findings.delivery)
+        ),
+        delivery_distribution=distribution(findings.delivery, basis),
+        counts_basis=basis,
+        sent=findings.sent,
+        delivered=findings.delivered,
+        lost=len(findings.lost),
+        duplicates=len(findings.duplicates),
+        false_offline=len(findings.false_offline),
+        offline_detection_s=OfflineDetection(
+            basis, summarise(findings.detection), len(findings.late), rules.offline_seconds
+        ),
+        cpu=_cpu(usage, basis),
+        memory=_memory(usage, basis),
+        usage=usage,
+        opening_usage=opening,
+        cost=cost,
+        problems=tuple(problems[:_MAX_PROBLEMS]),
+    )
+
+
+def _about_the_run(target: Target, recording: Recording) -> list[str]:
+    """What a reader must know of how this was measured."""
+    notes: list[str] = []
+    generator = recording.generator
+    if generator is not None and generator.lag_ms_p99 > _LATE_MS:
+        notes.append(
+            f"the load generator itself was late: by {generator.lag_ms_p99:.0f} ms in the worst hundredth of the time "
+            f"({generator.cpu_seconds:.1f} s of CPU in {generator.wall_seconds:.0f} s); the latencies include that"
+        )
+    if not target.is_local:
+        notes.append(f"{target.where} tells nothing of its processes and its journal: no cost, and fewer checks")
+    if recording.client == "paper":
+        notes.append("pages of the paper get no ack: no round trip; the message latency is that of the reports shown")
+    incidents = sorted({text for proctor in recording.proctors for _, text in proctor.incidents})
+    notes += [f"incident: {text}" for text in incidents[:3]]
+    return notes
+
+
+def _cpu(usage: Usage, basis: Basis) -> Cpu:
+    """Processor time of what would run on AWS; the emulator's own is not counted."""
+    by_process: dict[str, float]
+    if isinstance(usage, ClusterUsage):
+        by_process = _by_role(usage.cpu_seconds)
+    else:
+        by_process = {name: f.handler_cpu_ms / 1000 for name, f in usage.functions.items()}
+        by_process["cold starts"] = sum(f.init_cpu_ms for f in usage.functions.values()) / 1000
+    total = sum(by_process.values())
+    return Cpu(basis, total, total * 1000 / usage.reports if usage.reports else 0.0, by_process)
+
+
+def _memory(usage: Usage, basis: Basis) -> Memory:
+    if isinstance(usage, ClusterUsage):
+        by_process = _by_role(usage.memory_bytes)
+    else:
+        by_process = {name: f.memory_mb * 2.0**20 * f.cold_starts for name, f in usage.functions.items()}
+    return Memory(basis, sum(by_process.values()), by_process)
+
+
+def _by_role(split: ProcessSplit) -> dict[str, float]:
+    return {name: getattr(split, name) for name in split.__struct_fields__}
+
+
+def _workload(options: Options) -> WorkloadOptions:
+    """The options as they go into the result: no token, and no query of a URL, which may hold one."""
+    return WorkloadOptions(
+        students=options.students,
+        exams=options.exams,
+        proctors_per_exam=options.proctors_per_exam,
+        interval_s=options.interval,
+        duration_s=options.duration,
+        seed=options.seed,
+        mode=options.mode,
+        client=options.client,
+        instances=options.instances,
+        workers=options.workers,
+        region=options.region,
+        exams_per_month=options.exams_per_month,
+        hours=options.hours,
+        transport=options.transport,
+        lambda_url=options.lambda_url and options.lambda_url.partition("?")[0],
+        ec2_url=options.ec2_url and options.ec2_url.partition("?")[0],
+    )
+
+
+# --- on disk --------------------------------------------------------------------------------------------------------------
+
+
+def prepare_output(folder: Path) -> None:
+    """See that the folder can be written to. Raises `BadInput`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as exc:
+        raise BadInput(
+            f"--output: can't write to {folder} ({exc.strerror}); give a folder that you may write to"
+        ) from exc
+
+
+def write_output(folder: Path, result: Result) -> tuple[Path, Path]:
+    """Write `result.json` and `report.html`; their paths. Raises `BadInput`."""
+    paths = folder / "result.json", folder / "report.html"
+    try:
+        for path, content in zip(paths, (encode_result(result), html_report(result).encode()), strict=True):
+            draft = path.with_name(f".{path.name}.{os.getpid()}")
+            draft.write_bytes(content)
+            draft.replace(path)
+    except OSError as exc:
+        raise BadInput(f"--output: can't write to {folder} ({exc.strerror})") from exc
+    return paths
