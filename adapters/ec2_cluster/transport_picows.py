@@ -101,6 +101,8 @@ class PicowsWire(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """One frame, its payload unmasked."""
         connection = self._connection
+        if transport.is_close_frame_sent:
+            self._closed_by_picows(transport)
         kind = frame.msg_type
         rsv = frame.rsv1 or frame.rsv2 or frame.rsv3
         if kind is _TEXT and frame.fin and connection._parts is None and not rsv:
@@ -111,11 +113,16 @@ class PicowsWire(WSListener):
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """The socket is gone."""
-        handshake = transport.close_handshake
-        if handshake is not None and handshake.sent is not None:
-            # Ignored if we closed; else picows did, over a frame that it would not read.
-            self._connection._failed_by_transport(handshake.sent.code.value, handshake.sent.reason)
+        if transport.is_close_frame_sent:
+            self._closed_by_picows(transport)
         self._connection._gone()
+
+    def _closed_by_picows(self, transport: WSTransport) -> None:
+        """It closes by itself over a frame that it will not read, and for a moment goes on reading."""
+        if self._connection.is_open:
+            sent = transport.close_handshake.sent
+            assert sent is not None, "a close frame was sent"
+            self._connection._failed_by_transport(sent.code.value, sent.reason)
 
     def pause_writing(self) -> None:
         """More than `send_high_bytes` wait."""
