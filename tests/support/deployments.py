@@ -10,6 +10,7 @@ from wire_clients import Dashboard, Page, proctor_token, student_token
 
 from adapters.ec2_cluster.keys import exam_keys
 from adapters.ec2_cluster.local import LocalCluster
+from adapters.lambda_apigw.local.exam_stack import LocalServerless
 from core import exam as exams
 from core.exam import new_exam
 from core.journal import Entry
@@ -80,3 +81,20 @@ class ClusterDeployment(Deployment):
 
     async def journal(self) -> list[Entry]:
         return self.cluster.journal(self.exam)
+
+
+class ServerlessDeployment(Deployment):
+    """The emulated serverless side; its exams all have the policy that it was started with."""
+
+    def __init__(self, stack: LocalServerless, token_secret: str, quiz_id: str) -> None:
+        super().__init__(token_secret, quiz_id)
+        self.stack = stack
+
+    def url(self, instance: int = 0) -> str:
+        return self.stack.websocket_url
+
+    async def open_exam(self, policy: Policy) -> None:
+        assert policy == QUICK, "the stack was started with this policy"
+
+    async def journal(self) -> list[Entry]:
+        return await self.stack.journal(self.exam)
