@@ -114,6 +114,18 @@ class Session:
         self.sleep = sleep
         self._deadline = float("inf")
         self._tls: Any = None
+        self._clients: list[Client] = []
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections of all clients; they open new ones if they are used again."""
+        for client in self._clients:
+            client.close()
 
     def begin(self, seconds: float) -> None:
         """An invocation begins, and has this many seconds."""
@@ -132,7 +144,9 @@ class Session:
             self._tls = ssl.create_default_context()
         tls = self._tls if parts.scheme == "https" else None
         port = parts.port or (80 if tls is None else 443)
-        return Client(self, service, parts.hostname or "", port, parts.path.rstrip("/"), tls)
+        client = Client(self, service, parts.hostname or "", port, parts.path.rstrip("/"), tls)
+        self._clients.append(client)
+        return client
 
 
 class Client:

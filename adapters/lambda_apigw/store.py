@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import secrets
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,10 @@ from core.participant import ExamKey, Participant, ParticipantKey, PendingComman
 _OPEN = "open"
 _LOST_RACE = frozenset(("ConditionalCheckFailed", "TransactionConflict"))
 _READS = 4
+_PLAIN_BYTES = 760
+"""With the longest usual keys a record up to this size makes an item below 1 KB."""
+
+_ZLIB = 0x78  # the first byte of zlib's format; a record in MessagePack begins with a map, 0x80 or above
 _Item = dict[str, Any]
 _encode_commands = msgspec.msgpack.Encoder().encode
 _decode_commands = msgspec.msgpack.Decoder(tuple[PendingCommand, ...]).decode
@@ -298,9 +303,8 @@ class DynamoStore:
 
     def _transact(self, writes: list[_Item]) -> bool:
         """One atomic step; False if a condition failed or another step was under way on the same items."""
-        token = hashlib.blake2b(msgspec.json.encode(writes), digest_size=16).hexdigest()
         try:
-            self._db.transact(writes, token)
+            self._db.transact(writes, token=secrets.token_hex(16))
         except AwsError as error:
             if error.code != "TransactionCanceledException":
                 raise
@@ -355,13 +359,20 @@ class DynamoStore:
 
 
 def _encoded(record: Participant) -> bytes:
-    """The record as its item keeps it: without what is in the key, and without what has an item of its own."""
-    return participant_record.encode(replace(record, school="", quiz_id="", student_id="", commands=()))
+    """The record as its item keeps it: without what is in the key, and without what has an item of its own.
+
+    A record of three pages with long ids is compressed: 20 microseconds instead of a second write unit.
+    """
+    encoded = participant_record.encode(replace(record, school="", quiz_id="", student_id="", commands=()))
+    return encoded if len(encoded) <= _PLAIN_BYTES else zlib.compress(encoded, 6)
 
 
 def _participant(key: ParticipantKey, item: _Item) -> Participant:
     """The record of an item, without its commands."""
-    record = participant_record.decode(base64.b64decode(item["r"]["B"]))
+    stored = base64.b64decode(item["r"]["B"])
+    if stored[0] == _ZLIB:
+        stored = zlib.decompress(stored)
+    record = participant_record.decode(stored)
     return replace(record, school=key.school, quiz_id=key.quiz_id, student_id=key.student_id)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from msgspec.structs import replace
 
 from adapters.lambda_apigw.ports import Connections, Row, Store, Subscriptions, SweepTicket
-from adapters.lambda_apigw.shell import Outbox, Shell
+from adapters.lambda_apigw.shell import HERE, Outbox, Shell
 from core import incidents
 from core.decide import decide
 from core.errors import CloseCode
@@ -96,6 +96,8 @@ class Sweep:
     def _decide_row(self, row: Row, standing: list[CommandIssued], outbox: Outbox) -> int:
         """All that is due for one participant; how many events that was."""
         decided, now, record = 0, self._clock(), row.record
+        if record is not None and record.home != HERE:
+            return 0  # decided on the other side of a migration, which also reads the inbox
         for item in row.inbox:
             self._shell.apply(row.key, item.event, outbox, taken=(item.id,))
             decided += 1

@@ -14,8 +14,10 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -40,6 +42,7 @@ from core.messages import CLIENT_ACTIONS
 from core.participant import ExamKey, Participant
 from core.policy import Policy
 
+_T = TypeVar("_T")
 _HANDLER = "adapters.lambda_apigw.handler"
 _START_SECONDS = 20.0
 _STOP_SECONDS = 3.0
@@ -183,11 +186,11 @@ class LocalServerless:
 
     async def journal(self, exam: ExamKey) -> list[Entry]:
         """All journal entries of an exam, in the order of time."""
-        return await asyncio.to_thread(lambda: self._store().journal(exam))
+        return await asyncio.to_thread(lambda: self._read(lambda store: store.journal(exam)))
 
     async def records(self, exam: ExamKey) -> list[Participant]:
         """All records of an exam, as they are in the table."""
-        return await asyncio.to_thread(lambda: list(self._store().participants(exam)))
+        return await asyncio.to_thread(lambda: self._read(lambda store: list(store.participants(exam))))
 
     async def connections(self) -> list[str]:
         """The ids of the open connections, oldest first."""
@@ -215,15 +218,18 @@ class LocalServerless:
     def _session(self) -> Session:
         return Session(Credentials("AKIDLOCAL", "local-secret"), self._region)
 
-    def _store(self) -> DynamoStore:
-        database = DynamoDb(self._session().client("dynamodb", self._ministack.endpoint_url))
+    def _read(self, read: Callable[[DynamoStore], list[_T]]) -> list[_T]:
         state, journal = (str(table["TableName"]) for table in resources.tables())
-        return DynamoStore(database, state, journal, time.time)
+        with self._session() as session:
+            database = DynamoDb(session.client("dynamodb", self._ministack.endpoint_url))
+            return read(DynamoStore(database, state, journal, time.time))
 
     def _create_resources(self) -> list[str]:
-        session, url = self._session(), self._ministack.endpoint_url
+        url = self._ministack.endpoint_url
         queues = resources.queues(sweep_timeout_seconds=5, command_timeout_seconds=5)
-        return resources.create(session.client("dynamodb", url), session.client("sqs", url), resources.tables(), queues)
+        with self._session() as session:
+            dynamodb, sqs = session.client("dynamodb", url), session.client("sqs", url)
+            return resources.create(dynamodb, sqs, resources.tables(), queues)
 
     def _log_file(self, function: str) -> Path:
         return self._directory / f"{function}.log"
