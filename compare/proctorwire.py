@@ -99,6 +99,42 @@ def token(
     click.echo(issue(principal, secret, kid))
 
 
+@main.command()
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="Port of the API; 0 takes a free one.  [default: 8090]")
+@click.option("--threads", type=int, help="Requests served at a time.  [default: 8]")
+@click.option("--redis", "redis_url", metavar="URL", help="The Redis of the cluster, the same as for `serve`.")
+@click.option(
+    "--token-secret", metavar="S", help="Secret that signs tokens, the same as for `serve`; the first one signs."
+)
+@click.option("--school-keys", metavar="LIST", help="Who may call: school:key,school:key.")
+@click.option(
+    "--socket-url", metavar="URL", help="Where pages and dashboards connect.  [default: ws://127.0.0.1:8080/ws]"
+)
+@click.option("--endpoints", metavar="LIST", help="Further hosts that clients may be sent to, comma-separated.")
+@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), help="[default: INFO]")
+@click.option("--json", "as_json", is_flag=True, help="Announce readiness as one line of JSON.")
+def web(as_json: bool, **given: Any) -> None:
+    """Serve the HTTP API of a cluster: tokens for the LMS, opening and closing exams, who takes them.
+
+    Each option is also read from the environment, as PROCTORWIRE_ and its name (the first three as PROCTORWIRE_WEB_HOST and
+    so on). Secrets belong there: other users of the machine see a command line.
+
+    \b
+    Example:
+      export PROCTORWIRE_SCHOOL_KEYS=demo:$(python -c 'import secrets; print(secrets.token_urlsafe(32))')
+      proctorwire web --port 8090 --redis redis://127.0.0.1:6379
+    """
+    from adapters.ec2_cluster.config import SettingsError
+    from adapters.ec2_cluster.web import read_web_settings
+    from adapters.ec2_cluster.web import serve as run
+
+    try:
+        sys.exit(run(*read_web_settings(given), as_json=as_json))
+    except SettingsError as error:
+        raise BadInput(str(error)) from error
+
+
 class BadInput(click.ClickException):
     """An error that the user can mend: one line, exit code 2."""
 

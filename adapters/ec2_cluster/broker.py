@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from adapters.ec2_cluster.clock import ServiceClock
 from adapters.ec2_cluster.keys import all_partitions, exam_keys, participant_of, partition_keys, worker_lease
-from adapters.ec2_cluster.redis_client import Command, RedisClient, RedisReplyError, Script, ScriptCall
+from adapters.ec2_cluster.redis_client import Argument, Command, RedisClient, RedisReplyError, Script, ScriptCall
 from core import events, exam, journal, participant
 from core.events import ParticipantEvent
 from core.exam import Exam
@@ -119,8 +119,23 @@ def _waiting(stored: bytes) -> Waiting:
     return Waiting(int(number), events.decode(event))
 
 
-def _script(name: str) -> Script:
-    return Script(importlib.resources.files(__package__).joinpath("scripts", name).read_text())
+def script_source(name: str) -> str:
+    """The text of one of the Lua scripts; it begins with its keys and arguments."""
+    return importlib.resources.files(__package__).joinpath("scripts", name).read_text()
+
+
+def save_exam_arguments(
+    before: Exam | None, after: Exam, entries: Sequence[Entry]
+) -> tuple[tuple[str, ...], tuple[Argument, ...]]:
+    """Keys and arguments of `save_exam.lua`: the HTTP API saves exams by it too."""
+    keys = exam_keys(after.key)
+    partition = partition_keys(keys.tag)
+    version = -1 if before is None else before.version
+    encoded = (journal.encode(entry) for entry in entries)
+    return (
+        (keys.exam, partition.journal, partition.exams),
+        (version, exam.encode(after), partition.control, keys.ident, *encoded),
+    )
 
 
 class RedisBroker:
@@ -128,10 +143,10 @@ class RedisBroker:
 
     def __init__(self, url: str, worker: str, clock: ServiceClock, on_connected: Callable[[], None]) -> None:
         """`on_connected` is called after every connection to Redis, the first one too."""
-        self.claim_script = _script("claim.lua")
-        self.save_script = _script("save.lua")
-        self.append_script = _script("append.lua")
-        self.save_exam_script = _script("save_exam.lua")
+        self.claim_script = Script(script_source("claim.lua"))
+        self.save_script = Script(script_source("save.lua"))
+        self.append_script = Script(script_source("append.lua"))
+        self.save_exam_script = Script(script_source("save_exam.lua"))
         scripts = (self.claim_script, self.save_script, self.append_script, self.save_exam_script)
         self.client = RedisClient(url, name=worker, scripts=scripts, on_connected=on_connected)
         self._worker = worker
@@ -263,18 +278,7 @@ class RedisBroker:
 
     async def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry]) -> bool:
         """See `Broker`."""
-        keys = exam_keys(after.key)
-        partition = partition_keys(keys.tag)
-        call = self.save_exam_script(
-            (keys.exam, partition.journal, partition.exams),
-            (
-                -1 if before is None else before.version,
-                exam.encode(after),
-                partition.control,
-                keys.ident,
-                *(journal.encode(entry) for entry in entries),
-            ),
-        )
+        call = self.save_exam_script(*save_exam_arguments(before, after, entries))
         return bool(await self.client.script(call) == 1)
 
     async def count_silences(self, key: ExamKey, counts: SilenceCounts) -> SilenceCounts | None:

@@ -1,1 +1,11 @@
-"""The HTTP API and its pages: one WSGI app for both deployments."""
+"""The HTTP API: one WSGI app for both deployments.
+
+```
+app.py        routes: health, tokens, exams, participants
+requests.py   bodies and queries: what they must fit, and what is wrong with those that do not
+problems.py   errors as application/problem+json
+exams.py      opening and closing: decide, save unless changed meanwhile
+ports.py      what the app needs of a deployment
+settings.py   school keys, token keys, where the sockets are
+```
+"""

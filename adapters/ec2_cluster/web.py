@@ -1,0 +1,293 @@
+"""The HTTP API on EC2: its ports over the cluster's Redis, and the process that serves it.
+
+A process of its own, because a worker's event loop must not wait for anybody's request. Exams are saved by the same script as the
+workers' and reach them through the same channel. A participant whom a worker owns is never written here: memory is the truth there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn, TextIO, cast
+
+import msgspec
+import redis
+import waitress
+from msgspec import Struct
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from adapters.ec2_cluster.broker import save_exam_arguments, script_source
+from adapters.ec2_cluster.clock import ServiceClock
+from adapters.ec2_cluster.config import PREFIX, SettingsError, read_secrets
+from adapters.ec2_cluster.keys import exam_keys
+from adapters.ec2_cluster.shell import HERE
+from adapters.web.app import create_app
+from adapters.web.ports import Enrolled, Unavailable
+from adapters.web.requests import MAX_ROSTER_BODY_BYTES
+from adapters.web.settings import (
+    WebSettings,
+    WebSettingsError,
+    read_endpoints,
+    read_school_keys,
+    read_socket_url,
+)
+from core import exam as exam_record
+from core import participant
+from core.effects import ScheduleSweep
+from core.exam import Exam
+from core.journal import Entry
+from core.messages import encode_value
+from core.participant import ExamKey, Home, Participant
+from core.policy import Policy
+from core.roster import RosterLine, enrolled
+from core.snapshot import view
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 200
+_TIMEOUT_SECONDS = 2.0
+_CLOCK_SECONDS = 10.0
+
+
+class RedisPorts:
+    """`adapters.web.ports.Ports` over Redis. Safe to use from several threads."""
+
+    here: Home = HERE
+    policy = Policy()
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+        self._save_exam = client.register_script(script_source("save_exam.lua"))
+        self._enroll = client.register_script(script_source("enroll.lua"))
+        self._clock = ServiceClock()
+        self._sample_at = 0.0
+        self._origin = f"web{secrets.token_hex(3)}"
+        self._published = 0
+        self._publishing = threading.Lock()
+
+    def now(self) -> float:
+        """Redis time, sampled now and then. While Redis is away the clock goes on."""
+        at = time.monotonic()
+        if at >= self._sample_at:
+            self._sample_at = at + _CLOCK_SECONDS
+            try:
+                seconds, micros = cast(Any, self._redis.time())
+            except redis.RedisError as error:
+                log.warning("clock: %s", error)
+            else:
+                self._clock.sampled(seconds + micros / 1e6, at, time.monotonic())
+        return self._clock.now()
+
+    def check(self) -> None:
+        """See `Ports`."""
+        with _reaching():
+            self._redis.ping()
+
+    # --- exams ---
+
+    def load_exam(self, key: ExamKey) -> Exam | None:
+        """See `Ports`."""
+        with _reaching():
+            stored = cast(Any, self._redis.get(exam_keys(key).exam))
+        return None if stored is None else exam_record.decode(stored)
+
+    def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry]) -> bool:
+        """See `Ports`."""
+        keys, arguments = save_exam_arguments(before, after, entries)
+        with _reaching():
+            return bool(self._save_exam(keys, arguments) == 1)
+
+    def schedule_sweep(self, effect: ScheduleSweep) -> None:
+        """Nothing to do: every worker sweeps the exams that it owns participants of."""
+
+    # --- participants ---
+
+    def enroll(self, exam: ExamKey, lines: Sequence[RosterLine]) -> Enrolled:
+        """See `Ports`. One script for so many lines at a time."""
+        total = Enrolled()
+        for start in range(0, len(lines), _CHUNK):
+            with _reaching():
+                total += self._enroll_chunk(exam, lines[start : start + _CHUNK])
+        return total
+
+    def _enroll_chunk(self, exam: ExamKey, lines: Sequence[RosterLine]) -> Enrolled:
+        keys, now = exam_keys(exam), self.now()
+        stored = cast(Any, self._redis.hmget(keys.records, [str(line.student_id) for line in lines]))
+        wanted: list[tuple[bytes | None, Participant]] = []
+        for line, known in zip(lines, stored, strict=True):
+            after = enrolled(None if known is None else participant.decode(known), exam, line, HERE, now)
+            if after is not None:
+                wanted.append((known, after))
+        if not wanted:
+            return Enrolled(unchanged=len(lines))
+        arguments: list[str | bytes | int] = []
+        for known, after in wanted:
+            arguments += (after.student_id, known or b"", participant.encode(after), encode_value(view(after)))
+        with self._publishing:  # so that a subscriber sees the numbers in their order
+            self._published += 1
+            header = f"{self._origin} {self._published}"
+            put = cast(
+                Any,
+                self._enroll((keys.records, keys.owners), (keys.channel, header, len(wanted), *arguments)),
+            )
+        done = [known for (known, _), is_put in zip(wanted, put, strict=True) if is_put]
+        added = sum(known is None for known in done)
+        return Enrolled(added=added, changed=len(done) - added, unchanged=len(lines) - len(done))
+
+    def participants(self, exam: ExamKey, after: str = "") -> Iterator[tuple[str, Participant]]:
+        """See `Ports`. The position is the student's id; ids are read first, records as they are needed."""
+        records = exam_keys(exam).records
+        with _reaching():
+            stored_ids: list[bytes] = cast(Any, self._redis.hkeys(records))
+        student_ids = sorted(student_id for stored in stored_ids if (student_id := stored.decode()) > after)
+        for start in range(0, len(student_ids), _CHUNK):
+            chunk = student_ids[start : start + _CHUNK]
+            with _reaching():
+                found = cast(Any, self._redis.hmget(records, chunk))
+            for student_id, stored in zip(chunk, found, strict=True):
+                if stored is not None:
+                    yield student_id, participant.decode(stored)
+
+
+@contextlib.contextmanager
+def _reaching() -> Iterator[None]:
+    """Around calls of Redis."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise Unavailable(f"redis: {error}") from error
+
+
+def connect(url: str) -> redis.Redis:
+    """A client whose calls end soon. Raises `SettingsError` if the URL is none."""
+    try:
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=_TIMEOUT_SECONDS,
+            socket_connect_timeout=_TIMEOUT_SECONDS,
+            health_check_interval=30,
+            retry=Retry(NoBackoff(), 1),  # every call here may be made twice
+        )
+    except ValueError as error:
+        raise SettingsError(f"redis_url is {url!r}: {error}") from error
+
+
+# --- the process ----------------------------------------------------------------------------------------------------------
+
+
+class WebServerSettings(Struct, frozen=True, kw_only=True):
+    """The process that serves the API. `port` 0: a free one. `socket_url`: where this cluster's clients connect."""
+
+    host: str = "127.0.0.1"
+    port: int = 8090
+    threads: int = 8
+    redis_url: str
+    socket_url: str = "ws://127.0.0.1:8080/ws"
+    endpoints: str = ""
+    school_keys: str = ""
+    log_level: str = "INFO"
+
+
+class WebReady(Struct, frozen=True):
+    """What the process tells whoever started it."""
+
+    url: str
+    port: int
+    pid: int
+
+
+def read_web_settings(
+    given: Mapping[str, Any], environment: Mapping[str, str] = os.environ
+) -> tuple[WebServerSettings, WebSettings]:
+    """Settings from values given on the command line (None: not given), else from the environment: PROCTORWIRE_ and the name, and
+    PROCTORWIRE_WEB_HOST, _PORT and _THREADS, so that `serve` may have its own. Raises `SettingsError` naming the setting.
+    """
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(WebServerSettings):
+        name = field.name
+        variable = PREFIX + ("WEB_" if name in ("host", "port", "threads") else "") + name.upper()
+        value = given.get(name)
+        if value is None:
+            value = environment.get(variable)
+        if value is not None:
+            values[name] = value
+    if not values.get("redis_url"):
+        raise SettingsError("no Redis: give --redis or PROCTORWIRE_REDIS_URL, the one that `proctorwire serve` uses")
+    secrets_by_kid = read_secrets(given.get("token_secret"), environment)
+    try:
+        server = msgspec.convert(values, WebServerSettings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"setting {error}") from error
+    if not 0 <= server.port <= 65535:
+        raise SettingsError(f"port is {server.port}; it must be between 0 and 65535")
+    if not 1 <= server.threads <= 64:
+        raise SettingsError(f"threads is {server.threads}; it must be between 1 and 64")
+    try:
+        settings = WebSettings(
+            school_keys=read_school_keys(server.school_keys),
+            token_secrets=secrets_by_kid,
+            socket_url=read_socket_url(server.socket_url),
+            endpoints=read_endpoints(server.endpoints),
+        )
+    except WebSettingsError as error:
+        raise SettingsError(str(error)) from error
+    return server, settings
+
+
+def serve(server: WebServerSettings, settings: WebSettings, out: TextIO = sys.stdout, *, as_json: bool = False) -> int:
+    """Serve the API until told to end; requests that have begun get 5 s. Raises `SettingsError` for what the user can mend.
+
+    Waitress, because a Network Load Balancer does not buffer: it reads whole requests and sends answers in a loop of its own, so
+    that a slow client holds no thread, and bounds both. (Gunicorn's documentation asks for a buffering proxy in front.)
+    """
+    logging.basicConfig(level=server.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    client = connect(server.redis_url)
+    sock = _bound(server.host, server.port)
+    http = waitress.create_server(
+        create_app(RedisPorts(client), settings),
+        sockets=[sock],
+        threads=server.threads,
+        ident=None,
+        max_request_header_size=16 * 1024,
+        max_request_body_size=2 * MAX_ROSTER_BODY_BYTES,  # the app refuses sooner, and says why
+        channel_timeout=30,
+    )
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
+    port: int = sock.getsockname()[1]
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    ready = WebReady(f"http://{host}:{port}", port, os.getpid())
+    if as_json:
+        print(msgspec.json.encode(ready).decode(), file=out, flush=True)
+    else:
+        print(f"serving the API on {ready.url} (Ctrl-C stops)", file=out, flush=True)
+    http.run()  # returns after `_end`
+    http.close()
+    client.close()
+    return 0
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket on this port. Raises `SettingsError` if the port is taken."""
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise SettingsError(f"port {port} on {host} can't be used: {error.strerror}; choose another --port") from error
+    return sock
+
+
+def _end(_signal: int, _frame: object) -> NoReturn:
+    """Waitress ends its loop on `SystemExit`, and waits for the requests that have begun."""
+    raise SystemExit(0)

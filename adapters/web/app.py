@@ -1,0 +1,231 @@
+"""The HTTP API of a school's LMS: tokens for pages and dashboards, exams, and who takes them.
+
+    GET  /healthz                          this process answers
+    GET  /readyz                           it can serve requests
+    POST /api/token                        a token for a student's page or a proctor's dashboard
+    POST /api/exams/QUIZ/open              open an exam (again); optionally with a policy, and with (a part of) its roster
+    POST /api/exams/QUIZ/close             close it
+    GET  /api/exams/QUIZ                   its state, how many are under each label, its incidents
+    GET  /api/exams/QUIZ/participants      what a proctor sees of each, in pages
+
+A school authenticates by its key, `Authorization: Bearer KEY` or `X-Api-Key: KEY`, and sees itself only: the key, never the
+request, says which school it is. There are no cookies, so no other site can make a browser act for it. Requests may be repeated.
+Errors are problem details (`problems`). Times are epoch seconds, `server_time` is milliseconds, as on the wire.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import Any
+
+import msgspec
+from flask import Flask, Request, Response, request
+
+from adapters.web import problems
+from adapters.web.exams import close_exam, open_exam
+from adapters.web.ports import BadPosition, Ports
+from adapters.web.problems import Problem
+from adapters.web.requests import (
+    LABELS,
+    MAX_BODY_BYTES,
+    bad_cursor,
+    checked_quiz_id,
+    cursor_of,
+    read_close_request,
+    read_open_request,
+    read_page_request,
+    read_token_request,
+)
+from adapters.web.settings import WebSettings
+from core.exam import Exam
+from core.identity import Principal, issue
+from core.participant import ExamKey
+from core.policy import MAX_NAME_CHARACTERS
+from core.snapshot import in_groups, view
+
+_MAX_TOKEN_CHARACTERS = 4_096
+"""A token travels in a header of the handshake; API Gateway takes 8 KB of headers in all (its quotas page), many proxies too."""
+
+_SECURITY_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+def create_app(ports: Ports, settings: WebSettings) -> Flask:
+    """The WSGI app over a deployment."""
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    problems.register(app)
+    api = _Api(ports, settings)
+    app.add_url_rule("/healthz", view_func=api.alive)
+    app.add_url_rule("/readyz", view_func=api.ready)
+    app.add_url_rule("/api/token", view_func=api.token, methods=["POST"])
+    app.add_url_rule("/api/exams/<quiz_id>/open", view_func=api.open, methods=["POST"])
+    app.add_url_rule("/api/exams/<quiz_id>/close", view_func=api.close, methods=["POST"])
+    app.add_url_rule("/api/exams/<quiz_id>", view_func=api.exam)
+    app.add_url_rule("/api/exams/<quiz_id>/participants", view_func=api.participants)
+    app.after_request(_secured)
+    return app
+
+
+class _Api:
+    """The routes. Each checks the key first, then the request, then asks the ports."""
+
+    def __init__(self, ports: Ports, settings: WebSettings) -> None:
+        self._ports = ports
+        self._settings = settings
+
+    # --- health ---
+
+    def alive(self) -> Response:
+        """This process answers."""
+        return _json({"status": "ok"})
+
+    def ready(self) -> Response:
+        """It reaches what it needs."""
+        self._ports.check()
+        return _json({"status": "ready"})
+
+    # --- tokens ---
+
+    def token(self) -> Response:
+        """A token for a student's page or a proctor's dashboard, and where to connect with it."""
+        school = self._school()
+        wanted = read_token_request(request)
+        settings = self._settings
+        expires_at = int(self._ports.now() + wanted.hours * 3_600)
+        subject = wanted.student_id if wanted.role == "student" else wanted.proctor_id
+        principal = Principal(
+            role=wanted.role,
+            school=school,
+            subject=str(subject),
+            quiz_ids=wanted.quiz_ids,
+            expires_at=expires_at,
+            attempt_id="" if wanted.quiz_attempt_id is None else str(wanted.quiz_attempt_id),
+            name=wanted.name[:MAX_NAME_CHARACTERS],
+            group=wanted.group,
+            endpoints=settings.hosts,
+        )
+        kid, secret = next(iter(settings.token_secrets.items()))
+        token = issue(principal, secret, kid)
+        if len(token) > _MAX_TOKEN_CHARACTERS:
+            detail = "quiz_id: too many or too long for one token; ask for several tokens"
+            raise Problem(422, "bad_field", detail, field="quiz_id")
+        return _json(
+            {"token": token, "expires_at": expires_at, "endpoints": settings.hosts, "url": settings.socket_url}
+        )
+
+    # --- exams ---
+
+    def open(self, quiz_id: str) -> Response:
+        """Open an exam, or change its rules, and add the students of a roster."""
+        key = self._key(quiz_id)
+        wanted, policy = read_open_request(request)
+        exam, is_new = open_exam(self._ports, key, policy)
+        body = self._summary(exam)
+        if wanted.roster:
+            body["roster"] = self._ports.enroll(key, wanted.roster)
+        return _json(body, 201 if is_new else 200)
+
+    def close(self, quiz_id: str) -> Response:
+        """Close an exam."""
+        key = self._key(quiz_id)
+        read_close_request(request)
+        self._known(key)
+        return _json(self._summary(close_exam(self._ports, key)))
+
+    def exam(self, quiz_id: str) -> Response:
+        """An exam's state, with how many are under each label. Reads every record of the exam."""
+        key = self._key(quiz_id)
+        exam = self._known(key)
+        counted = Counter(record.label for _, record in self._ports.participants(key))
+        counts = {label: counted[label] for label in LABELS}
+        return _json(self._summary(exam) | {"participants": counted.total(), "counts": counts})
+
+    def participants(self, quiz_id: str) -> Response:
+        """A page of views, and the cursor of the next one."""
+        key = self._key(quiz_id)
+        asked = read_page_request(request.args)
+        exam = self._known(key)
+        try:
+            matching = (
+                (position, record)
+                for position, record in self._ports.participants(key, asked.after)
+                if in_groups(record.group, asked.groups) and (not asked.labels or record.label in asked.labels)
+            )
+            found = list(itertools.islice(matching, asked.limit + 1))
+        except BadPosition:
+            raise bad_cursor() from None
+        page = found[: asked.limit]
+        return _json(
+            {
+                "quiz_id": exam.quiz_id,
+                "participants": [view(record) for _, record in page],
+                "incidents": exam.incidents,
+                "next_cursor": cursor_of(page[-1][0]) if len(found) > len(page) else None,
+                "server_time": self._server_time(),
+            }
+        )
+
+    # --- inside ---
+
+    def _school(self) -> str:
+        """The school whose key came with the request."""
+        key = _key_of(request)
+        school = self._settings.school_keys.school_of(key) if key else None
+        if school is None:
+            what = "is not known" if key else "is missing"
+            detail = f"the school's key {what}; send it as Authorization: Bearer KEY, or as X-Api-Key"
+            raise Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="proctorwire"'})
+        return school
+
+    def _key(self, quiz_id: str) -> ExamKey:
+        """The exam of this id in the school whose key came with the request."""
+        return ExamKey(self._school(), checked_quiz_id(quiz_id))
+
+    def _known(self, key: ExamKey) -> Exam:
+        exam = self._ports.load_exam(key)
+        if exam is None:
+            detail = f"there is no exam {key.quiz_id}; open it with POST /api/exams/{key.quiz_id}/open"
+            raise Problem(404, "not_found", detail)
+        return exam
+
+    def _summary(self, exam: Exam) -> dict[str, Any]:
+        return {
+            "quiz_id": exam.quiz_id,
+            "state": exam.state,
+            "opened_at": exam.opened_at,
+            "last_time_end": exam.last_time_end,
+            "policy": msgspec.structs.asdict(exam.policy),
+            "incidents": exam.incidents,
+            "version": exam.version,
+            "server_time": self._server_time(),
+        }
+
+    def _server_time(self) -> float:
+        return round(self._ports.now() * 1000, 3)
+
+
+def _key_of(request: Request) -> str:
+    """The key that came with a request, if any did."""
+    given = request.authorization
+    if given is not None and given.type == "bearer" and given.token:
+        return given.token
+    return request.headers.get("X-Api-Key", "")
+
+
+def _json(body: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(body), status, content_type="application/json")
+
+
+def _secured(response: Response) -> Response:
+    """Answers are for programs: nothing in them may be sniffed, framed, cached or run."""
+    for name, value in _SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response

@@ -1,0 +1,77 @@
+"""What the app needs of a deployment: the live state of exams. It knows neither Redis nor DynamoDB.
+
+The cluster has `adapters.ec2_cluster.web`, the serverless side `adapters.lambda_apigw.http`; one set of tests runs over both. All
+calls are synchronous, and several threads may make them at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from core.effects import ScheduleSweep
+from core.exam import Exam
+from core.journal import Entry
+from core.participant import ExamKey, Home, Participant
+from core.policy import Policy
+from core.roster import RosterLine
+
+
+class Unavailable(Exception):
+    """The deployment's store can't be reached, or is too busy: the same request may succeed in a moment."""
+
+
+class BadPosition(ValueError):
+    """A position that this deployment never gave."""
+
+
+class Enrolled(Struct, frozen=True):
+    """What became of the lines of a roster: students added, changed, and left as they are (they have joined, or nothing is new)."""
+
+    added: int = 0
+    changed: int = 0
+    unchanged: int = 0
+
+    def __add__(self, other: Enrolled) -> Enrolled:
+        return Enrolled(self.added + other.added, self.changed + other.changed, self.unchanged + other.unchanged)
+
+
+class Ports(Protocol):
+    """Every method may raise `Unavailable`. `policy` is that of exams which are opened without one."""
+
+    @property
+    def here(self) -> Home:
+        """The side that decides about exams opened here."""
+
+    @property
+    def policy(self) -> Policy:
+        """The rules of exams that are opened without any."""
+
+    def now(self) -> float:
+        """The service's clock, in epoch seconds: the one that tokens are checked by."""
+
+    def check(self) -> None:
+        """Return if requests can be served."""
+
+    def load_exam(self, key: ExamKey) -> Exam | None:
+        """The exam as last saved by anyone."""
+
+    def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry]) -> bool:
+        """Keep the exam and entries in one atomic step, if the stored version is still `before`'s, and tell who decides by it."""
+
+    def schedule_sweep(self, effect: ScheduleSweep) -> None:
+        """See that the exam is swept from now on, or no more."""
+
+    def enroll(self, exam: ExamKey, lines: Sequence[RosterLine]) -> Enrolled:
+        """Make or change the students of these lines who have not joined, and show them to who watches the exam.
+
+        Each line is one atomic step. Repeated, it changes nothing.
+        """
+
+    def participants(self, exam: ExamKey, after: str = "") -> Iterator[tuple[str, Participant]]:
+        """The records of an exam in an order that stays, each with its position; only those behind `after`, if that is given.
+
+        A record may be a moment old. Raises `BadPosition`.
+        """

@@ -1,0 +1,217 @@
+"""Bodies and queries: the structs they must fit, and a `Problem` that names the field and the fix where they do not.
+
+Unknown fields are refused, because a misspelt option that does nothing is found too late. Ids may be numbers, as on the wire.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
+
+import msgspec
+from flask import Request
+from msgspec import Meta, Struct
+from werkzeug.datastructures import MultiDict
+
+from adapters.web.problems import Problem
+from core.messages import Id
+from core.policy import Policy
+from core.roster import RosterLine
+
+MAX_BODY_BYTES = 16 * 1024
+MAX_ROSTER_BODY_BYTES = 1024 * 1024
+MAX_ROSTER_LINES = 1_000
+"""As many as the serverless side saves well within the 30 s that API Gateway waits. A larger roster comes in parts."""
+
+MAX_TOKEN_HOURS = 24 * 31
+_MAX_ID_CHARACTERS = 128
+_NULL = msgspec.Raw(b"null")
+
+Label: TypeAlias = Literal[
+    "not_joined",
+    "active",
+    "away",
+    "reconnecting",
+    "offline",
+    "paused",
+    "submitted",
+    "timed_out",
+    "terminated",
+]
+LABELS: tuple[Label, ...] = get_args(Label)
+
+_T = TypeVar("_T")
+_Name: TypeAlias = Annotated[str, Meta(max_length=500)]
+_Group: TypeAlias = Annotated[str, Meta(max_length=64)]
+
+
+class TokenRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose token: a student's names one exam and the attempt, a proctor's may name several exams and one group to bound it."""
+
+    role: Literal["student", "proctor"]
+    quiz_id: Id | Annotated[list[Id], Meta(min_length=1, max_length=50)]
+    student_id: Id | None = None
+    proctor_id: Id | None = None
+    quiz_attempt_id: Id | None = None
+    name: _Name = ""
+    group: _Group = ""
+    hours: Annotated[float, Meta(gt=0, le=MAX_TOKEN_HOURS)] = 4.0
+
+    @property
+    def quiz_ids(self) -> tuple[str, ...]:
+        """The exams, each once."""
+        given = self.quiz_id if isinstance(self.quiz_id, list) else [self.quiz_id]
+        return tuple(dict.fromkeys(str(quiz_id) for quiz_id in given))
+
+
+class OpenRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """`policy`: the rules that differ from the defaults. Absent: an exam that is open already keeps its own."""
+
+    policy: msgspec.Raw = _NULL
+    roster: Annotated[list[RosterLine], Meta(max_length=MAX_ROSTER_LINES)] = []
+
+
+class CloseRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Nothing to say, so far."""
+
+
+class PageRequest(Struct, frozen=True):
+    """Which participants: those behind `after`, of any of the groups and labels (none: all)."""
+
+    after: str
+    limit: int
+    groups: tuple[str, ...]
+    labels: tuple[Label, ...]
+
+
+class _PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    cursor: str = ""
+    limit: Annotated[int, Meta(ge=1, le=1_000)] = 200
+    group: tuple[str, ...] = ()
+    label: tuple[Label, ...] = ()
+
+
+def read_token_request(request: Request) -> TokenRequest:
+    """The body of a request for a token. Raises `Problem`."""
+    wanted = _read(request, TokenRequest)
+    _check_bearer(wanted)
+    return wanted
+
+
+def _check_bearer(wanted: TokenRequest) -> None:
+    """The fields that belong to the role, and no others."""
+    student = wanted.role == "student"
+    needed = ("student_id", "quiz_attempt_id") if student else ("proctor_id",)
+    foreign = ("proctor_id",) if student else ("student_id", "quiz_attempt_id")
+    for name in needed:
+        if getattr(wanted, name) is None:
+            raise _bad_field(name, f"missing; a {wanted.role}'s token needs it")
+    for name in foreign:
+        if getattr(wanted, name) is not None:
+            raise _bad_field(name, f"not for a {wanted.role}'s token; leave it out")
+    if student and len(wanted.quiz_ids) != 1:
+        raise _bad_field("quiz_id", "a student's token is for one exam; ask for one token for each")
+
+
+def read_open_request(request: Request) -> tuple[OpenRequest, Policy | None]:
+    """The body of a request to open an exam, with its policy checked. Raises `Problem`."""
+    request.max_content_length = MAX_ROSTER_BODY_BYTES
+    wanted = _read(request, OpenRequest)
+    seen: dict[str, int] = {}
+    for row, line in enumerate(wanted.roster):
+        first = seen.setdefault(str(line.student_id), row)
+        if first != row:
+            raise _bad_field(f"roster[{row}].student_id", f"the same as in roster[{first}]; name each student once")
+    return wanted, _policy(wanted.policy)
+
+
+def _policy(stated: msgspec.Raw) -> Policy | None:
+    if bytes(stated) == _NULL:
+        return None
+    try:
+        unknown = set(msgspec.json.decode(stated, type=dict[str, Any])) - set(Policy.__struct_fields__)
+        if unknown:
+            known = ", ".join(Policy.__struct_fields__)
+            raise _bad_field(f"policy.{min(unknown)}", f"there is no such rule; the rules are {known}")
+        return msgspec.json.decode(stated, type=Policy)
+    except msgspec.ValidationError as error:
+        raise _explained(error, "policy") from error
+
+
+def read_close_request(request: Request) -> None:
+    """The body of a request to close an exam, which may be empty. Raises `Problem`."""
+    _read(request, CloseRequest)
+
+
+def read_page_request(query: MultiDict[str, str]) -> PageRequest:
+    """The query of a request for participants. Raises `Problem`."""
+    repeated = ("group", "label")
+    given: Mapping[str, Any] = {
+        name: values if name in repeated else values[-1] for name, values in query.lists() if values
+    }
+    try:
+        asked = msgspec.convert(given, _PageQuery, strict=False)
+    except msgspec.ValidationError as error:
+        raise _explained(error) from error
+    return PageRequest(_position(asked.cursor), asked.limit, asked.group, asked.label)
+
+
+def cursor_of(position: str) -> str:
+    """A position as clients get it: to be sent back, not to be read."""
+    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
+
+
+def _position(cursor: str) -> str:
+    try:
+        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        raise bad_cursor() from None
+
+
+def bad_cursor() -> Problem:
+    """A cursor that we never gave."""
+    return _bad_field("cursor", "not one of ours; send the last page's next_cursor, or none to begin again")
+
+
+def checked_quiz_id(quiz_id: str) -> str:
+    """The exam in a path, if it can be one. Raises `Problem`."""
+    if len(quiz_id) > _MAX_ID_CHARACTERS:
+        raise _bad_field("quiz_id", f"longer than {_MAX_ID_CHARACTERS} characters")
+    return quiz_id
+
+
+def _read(request: Request, kind: type[_T]) -> _T:
+    """The body as this struct; an empty one is an empty object."""
+    body = request.get_data(cache=False)
+    if not body:
+        body = b"{}"
+    elif request.mimetype != "application/json":
+        detail = "send the body as JSON, with the header Content-Type: application/json"
+        raise Problem(415, "not_json", detail)
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise _explained(error) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Problem(400, "not_json", f"the body is not valid JSON: {error}") from error
+
+
+def _explained(error: msgspec.ValidationError, within: str = "") -> Problem:
+    """A decoder's complaint as a problem of one field."""
+    reason, _, path = str(error).partition(" - at ")
+    field = _joined((within, path.strip("`").removeprefix("$").removeprefix(".")))
+    if reason.startswith("Object missing required field"):
+        return _bad_field(_joined((field, reason.split("`")[1])), "missing; this field is required")
+    if reason.startswith("Object contains unknown field"):
+        return _bad_field(_joined((field, reason.split("`")[1])), "there is no such field; leave it out")
+    return _bad_field(field, reason[:1].lower() + reason[1:])
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return ".".join(part for part in parts if part)
+
+
+def _bad_field(field: str, detail: str) -> Problem:
+    return Problem(422, "bad_field", f"{field}: {detail}" if field else detail, field=field)
