@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 
 import click
 import msgspec
-import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -130,7 +129,7 @@ def _run(options: Options, show: bool) -> tuple[Result, bool]:
         with _Bars(show) as bars:
             return await running.compare(options, stop=stop, progress=bars), stop.is_set()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner() as runner:
         return runner.run(body())
 
 

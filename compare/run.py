@@ -335,6 +335,7 @@ def _mode_result(
         *_about_the_run(target, recording),
         *recording.problems,
     ]
+    memory = dict(target.memory())
     cost = None
     if target.is_local:
         try:
@@ -361,7 +362,7 @@ def _mode_result(
             basis, summarise(findings.detection), len(findings.late), rules.offline_seconds
         ),
         cpu=_cpu(usage, basis),
-        memory=_memory(usage, basis),
+        memory=Memory(basis, sum(memory.values()), memory),
         usage=usage,
         opening_usage=opening,
         cost=cost,
@@ -397,14 +398,6 @@ def _cpu(usage: Usage, basis: Basis) -> Cpu:
         by_process["cold starts"] = sum(f.init_cpu_ms for f in usage.functions.values()) / 1000
     total = sum(by_process.values())
     return Cpu(basis, total, total * 1000 / usage.reports if usage.reports else 0.0, by_process)
-
-
-def _memory(usage: Usage, basis: Basis) -> Memory:
-    if isinstance(usage, ClusterUsage):
-        by_process = _by_role(usage.memory_bytes)
-    else:
-        by_process = {name: f.memory_mb * 2.0**20 * f.cold_starts for name, f in usage.functions.items()}
-    return Memory(basis, sum(by_process.values()), by_process)
 
 
 def _by_role(split: ProcessSplit) -> dict[str, float]:

@@ -23,7 +23,7 @@ from adapters.ec2_cluster.embedded import EmbeddedRedisError
 from adapters.ec2_cluster.local import LocalCluster, LocalClusterError
 from adapters.lambda_apigw.local.exam_stack import LocalServerless, StackError, StackUsage
 from adapters.lambda_apigw.local.ministack import MiniStackError
-from compare.meter import ProcessMeter
+from compare.meter import ProcessMeter, children
 from compare.recording import Clock, Traffic
 from compare.usage import ClusterUsage, FunctionUsage, ProcessSplit, ServerlessUsage, ServiceCalls, Trigger, Usage
 from compare.workload import SCHOOL
@@ -81,6 +81,9 @@ class Target(Protocol):
 
     async def usage(self, load: Load) -> Usage:
         """What was used since the start."""
+
+    def memory(self) -> Mapping[str, float]:
+        """Bytes by kind of process, when their sum was highest; empty if nobody knows."""
 
     async def journal(self, exam: ExamKey) -> list[Entry]:
         """The exam's journal, as far as it is durable by now."""
@@ -148,6 +151,10 @@ class ClusterTarget:
             workers=self._workers,
         )
 
+    def memory(self) -> Mapping[str, float]:
+        """Of all processes of all instances."""
+        return self._meter.highest_memory
+
     async def journal(self, exam: ExamKey) -> list[Entry]:
         """What the journal processes have carried on."""
         return await asyncio.to_thread(self._cluster.journal, exam)
@@ -169,6 +176,7 @@ class ServerlessTarget:
     def __init__(self, token_secret: str, region: str = "ap-southeast-1") -> None:
         self.token_secret = token_secret
         self._stack = LocalServerless(token_secret=token_secret, region=region)
+        self._meter = ProcessMeter(self._environments)
 
     @property
     def urls(self) -> Sequence[str]:
@@ -181,6 +189,11 @@ class ServerlessTarget:
             await self._stack.start()
         except (StackError, MiniStackError, OSError) as exc:
             raise TargetError(f"the emulated serverless side did not start: {exc}") from exc
+        self._meter.start()
+
+    def _environments(self) -> dict[str, list[int]]:
+        """The execution environments are the gateway's children; gateway and store are stand-ins, and nobody's cost."""
+        return {"execution environments": children(self._stack.processes()["gateway"])}
 
     async def inject(self, fault: Fault) -> None:
         """Kill an execution environment, a busy one first."""
@@ -190,12 +203,17 @@ class ServerlessTarget:
         """What the gateway, the handlers and the store counted."""
         return serverless_usage(await self._stack.usage(), load)
 
+    def memory(self) -> Mapping[str, float]:
+        """Of the execution environments."""
+        return self._meter.highest_memory
+
     async def journal(self, exam: ExamKey) -> list[Entry]:
         """The journal table's entries."""
         return await self._stack.journal(exam)
 
     async def stop(self) -> None:
         """End every process."""
+        self._meter.stop()
         await self._stack.stop()
 
 
@@ -276,6 +294,10 @@ class RemoteTarget:
             egress_bytes=traffic.bytes_out,
             journal_entries=0,
         )
+
+    def memory(self) -> Mapping[str, float]:
+        """Out of reach."""
+        return {}
 
     async def journal(self, exam: ExamKey) -> list[Entry]:
         """Out of reach."""
