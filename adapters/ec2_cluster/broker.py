@@ -92,6 +92,9 @@ class Broker(Protocol):
     async def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry]) -> bool:
         """Save the exam if the stored version is still `before`'s, and tell all workers."""
 
+    async def keep(self, key: ExamKey, seconds: int | None) -> None:
+        """Keep the exam's data for so long from now on; None: until further notice."""
+
     async def participants(self, key: ExamKey) -> list[Participant]:
         """All records of the exam."""
 
@@ -280,6 +283,17 @@ class RedisBroker:
         """See `Broker`."""
         call = self.save_exam_script(*save_exam_arguments(before, after, entries))
         return bool(await self.client.script(call) == 1)
+
+    async def keep(self, key: ExamKey, seconds: int | None) -> None:
+        """See `Broker`."""
+        keys = exam_keys(key)
+        names = (keys.exam, keys.records, keys.owners, keys.counts, keys.away)
+        if seconds is None:
+            commands: list[Command | ScriptCall] = [("PERSIST", name) for name in names]
+        else:
+            commands = [("EXPIRE", name, seconds) for name in names]
+            commands.append(("SREM", partition_keys(keys.tag).exams, keys.ident))
+        await self.client.pipeline(commands)
 
     async def count_silences(self, key: ExamKey, counts: SilenceCounts) -> SilenceCounts | None:
         """Leave this worker's counts and, if it is this worker's turn to sweep the exam, return those of all workers."""

@@ -34,6 +34,8 @@ from core.participant import ExamKey, Home, Participant, ParticipantKey, new_par
 from core.snapshot import view
 
 HERE: Home = "ec2"
+RETENTION_SECONDS = 86_400
+"""How long Redis keeps an exam after it was closed."""
 _MAX_WAITING = 256
 _EXAM_ATTEMPTS = 8
 _EVERYONE_CHUNK = 200
@@ -171,7 +173,8 @@ class Shell:
                 case effects.CommandEveryone():
                     await self._command_everyone(effect)
                 case effects.ScheduleSweep():
-                    pass  # every worker counts for the exams that it has participants of
+                    # Sweeping itself needs no start: every worker counts for the exams that it has participants of.
+                    await self._broker.keep(key, None if effect.action == "start" else RETENTION_SECONDS)
                 case _:
                     assert_never(effect)
 
@@ -233,9 +236,9 @@ class Shell:
 
     async def _see_to(self, key: ParticipantKey, owner: str | None) -> None:
         """After an append: nudge ourselves, or take over from a worker that is dead."""
-        if owner == self.worker:
+        if owner == self.worker and key in self._owned:
             self.nudge(key)
-        elif owner is None or not await self._broker.is_alive(owner):
+        elif owner == self.worker or owner is None or not await self._broker.is_alive(owner):
             await self.take_over(key)
 
     async def _pass_on(self, key: ParticipantKey, events: Sequence[ParticipantEvent]) -> None:
@@ -378,6 +381,13 @@ class Shell:
                     batch.owned.events = []
                     if lost:
                         self._spawn(self._pass_on(batch.key, lost))
+
+    def release(self, exam: ExamKey) -> None:
+        """Forget the participants of an exam that is closed, as far as they are saved; a late event brings one back."""
+        for key in list(self._of_exam.get(exam, ())):
+            owned = self._owned[key]
+            if key not in self._dirty and not owned.saving:
+                self._drop(key, owned)
 
     def rewrite(self) -> None:
         """Redis may have come back empty: save everything that is owned again."""

@@ -358,6 +358,7 @@ class Worker:
         for key in self.shell.exams_owned:
             state = self.shell.exams[key]
             if state.state == "closed":
+                self.shell.release(key)
                 continue
             counts = count(self.shell.owned_of(key), self.clock.now(), state.policy)
             total = await self.broker.count_silences(key, counts)
