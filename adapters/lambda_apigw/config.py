@@ -38,6 +38,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_connection_seconds: float = 7_200.0
     policy: Policy | None = None
     usage_every_seconds: float = 60.0
+    school_keys: str = ""
+    school_keys_parameter: str = ""
+    socket_url: str = ""
+    endpoints: str = ""
 
 
 def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -74,6 +78,10 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
             max_connection_seconds=_number(environ, "PROCTORWIRE_MAX_CONNECTION_SECONDS", 7_200, 1, 7_200),
             policy=msgspec.json.decode(policy, type=Policy) if policy else None,
             usage_every_seconds=_number(environ, "PROCTORWIRE_USAGE_EVERY_SECONDS", 60, 0, 3_600),
+            school_keys=environ.get("PROCTORWIRE_SCHOOL_KEYS", ""),
+            school_keys_parameter=environ.get("PROCTORWIRE_SCHOOL_KEYS_PARAMETER", ""),
+            socket_url=environ.get("PROCTORWIRE_SOCKET_URL", ""),
+            endpoints=environ.get("PROCTORWIRE_ENDPOINTS", ""),
         )
     except msgspec.MsgspecError as exc:
         raise ConfigError(f"PROCTORWIRE_POLICY: {exc}") from exc

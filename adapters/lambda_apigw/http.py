@@ -1,0 +1,166 @@
+"""The HTTP API on Lambda: its ports over the tables and the shell, and the function behind an HTTP API of API Gateway.
+
+serverless-wsgi turns an event (payload format 2.0 or 1.0, or a load balancer's) into a WSGI request. The stage is expected to be
+`$default`: a named one would stand in front of every path. This function needs the message function's rights, because whoever
+watches an exam is told of new students, and whoever opens one starts its sweeps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import serverless_wsgi
+from flask import Flask
+
+from adapters.lambda_apigw.aws_http import AwsError
+from adapters.lambda_apigw.config import ConfigError, Settings
+from adapters.lambda_apigw.handler import application
+from adapters.lambda_apigw.ports import Store, SweepTicket
+from adapters.lambda_apigw.shell import HERE, Outbox, Shell
+from adapters.lambda_apigw.tokens import keys, school_keys
+from adapters.web import problems
+from adapters.web.app import create_app
+from adapters.web.ports import BadPosition, Enrolled, Unavailable
+from adapters.web.settings import (
+    WebSettings,
+    WebSettingsError,
+    read_endpoints,
+    read_school_keys,
+    read_socket_url,
+)
+from core.effects import ScheduleSweep
+from core.errors import LocalError
+from core.exam import Exam
+from core.journal import Entry
+from core.participant import ExamKey, Home, Participant, ParticipantKey
+from core.policy import Policy
+from core.roster import RosterLine, enrolled
+
+_ATTEMPTS = 6
+serverless_wsgi.TEXT_MIME_TYPES.append(problems.MEDIA_TYPE)  # else its answers would go out in base64
+
+
+class DynamoPorts:
+    """`adapters.web.ports.Ports` over the store, with the shell for what proctors are told and what is swept."""
+
+    here: Home = HERE
+
+    def __init__(self, store: Store, shell: Shell, clock: Callable[[], float], policy: Policy | None = None) -> None:
+        self.policy = policy or Policy()
+        self._store = store
+        self._shell = shell
+        self._clock = clock
+
+    def now(self) -> float:
+        """See `Ports`."""
+        return self._clock()
+
+    def check(self) -> None:
+        """See `Ports`. The cheapest read that needs the table and the right to read it."""
+        with _reaching():
+            self._store.load_exam(ExamKey("-", "-"))
+
+    # --- exams ---
+
+    def load_exam(self, key: ExamKey) -> Exam | None:
+        """See `Ports`."""
+        with _reaching():
+            return self._store.load_exam(key)
+
+    def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry]) -> bool:
+        """See `Ports`. Functions that decide by it read it again within seconds."""
+        with _reaching():
+            return self._store.save_exam(before, after, entries)
+
+    def schedule_sweep(self, effect: ScheduleSweep) -> None:
+        """Begin the chain of each shard. One that is to stop ends by itself: its ticket went with the save."""
+        if effect.action == "start":
+            with _reaching():
+                for shard in range(self._store.shards(effect.exam)):
+                    self._shell.plan_sweep(SweepTicket(effect.exam, shard, 0.0))
+
+    # --- participants ---
+
+    def enroll(self, exam: ExamKey, lines: Sequence[RosterLine]) -> Enrolled:
+        """See `Ports`. One or two requests a line; what was saved before a failure stays."""
+        total, outbox = Enrolled(), Outbox()
+        with _reaching():
+            for line in lines:
+                total += self._enroll(exam, line, outbox)
+            self._shell.finish(outbox)
+        return total
+
+    def _enroll(self, exam: ExamKey, line: RosterLine, outbox: Outbox) -> Enrolled:
+        key = ParticipantKey(*exam, str(line.student_id))
+        before: Participant | None = None  # most are new, so the first look is the write itself
+        for _ in range(_ATTEMPTS):
+            after = enrolled(before, exam, line, HERE, self._clock())
+            if after is None:
+                return Enrolled(unchanged=1)
+            if self._store.save(before, after, ()):
+                outbox.publications[exam].views[key] = after
+                return Enrolled(added=1) if before is None else Enrolled(changed=1)
+            before = self._store.load(key)
+        raise Unavailable(f"a record was changed by others {_ATTEMPTS} times in a row")
+
+    def participants(self, exam: ExamKey, after: str = "") -> Iterator[tuple[str, Participant]]:
+        """See `Ports`. The position is shard and student id: within a shard, ids are the table's own order."""
+        first, student_id = 0, ""
+        if after:
+            number, colon, student_id = after.partition(":")
+            if not (colon and number.isascii() and number.isdecimal()):
+                raise BadPosition(after)
+            first = int(number)
+        with _reaching():
+            for shard in range(first, self._store.shards(exam)):
+                for row in self._store.partition(exam, shard, student_id if shard == first else ""):
+                    if row.record is not None:
+                        yield f"{shard}:{row.key.student_id}", row.record
+
+
+@contextlib.contextmanager
+def _reaching() -> Iterator[None]:
+    """Around requests to AWS."""
+    try:
+        yield
+    except (AwsError, OSError, LocalError) as error:
+        raise Unavailable(str(error)) from error
+
+
+def web_settings(settings: Settings) -> WebSettings:
+    """The app's settings. Raises ConfigError.
+
+    Without `socket_url`, sockets are where the management API is: on AWS both are the same host and stage.
+    """
+    scheme, _, rest = settings.management_url.partition("://")
+    beside = f"{'ws' if scheme == 'http' else 'wss'}://{rest}" if rest else ""
+    try:
+        return WebSettings(
+            school_keys=read_school_keys(school_keys(settings)),
+            token_secrets=keys(settings),
+            socket_url=read_socket_url(settings.socket_url or beside),
+            endpoints=read_endpoints(settings.endpoints),
+        )
+    except WebSettingsError as error:
+        raise ConfigError(str(error)) from error
+
+
+@functools.lru_cache(maxsize=1)
+def _app(_keys: tuple[object, ...]) -> Flask:
+    """The app of this execution environment, made again when keys have changed."""
+    app = application()
+    ports = DynamoPorts(app.store, app.shell, time.time, app.settings.policy)
+    return create_app(ports, web_settings(app.settings))
+
+
+def on_request(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """A request from an HTTP API."""
+    app = application()
+    with app.invocation(context):
+        known = (tuple(keys(app.settings).items()), school_keys(app.settings))
+        answer: dict[str, Any] = serverless_wsgi.handle_request(_app(known), event, context)
+    return answer
