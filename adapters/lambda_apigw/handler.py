@@ -32,7 +32,7 @@ from core.identity import SUBPROTOCOL, Principal, verify
 from core.routing import Source
 
 Event = dict[str, Any]
-logger = Logger(service="proctorwire")
+logger = Logger(service="proctorwire", serialize_stacktrace=False)
 
 _OK = {"statusCode": 200}
 _SPARE_SECONDS = 0.5
@@ -169,7 +169,7 @@ def _each_record(event: Event, context: Any, work: Callable[[str], object]) -> E
             try:
                 work(record["body"])
             except Exception:
-                logger.exception("a message failed", message=record["messageId"])
+                logger.exception("a message failed", message_id=record["messageId"])
                 failed.append({"itemIdentifier": record["messageId"]})
     return {"batchItemFailures": failed}
 

@@ -1,0 +1,323 @@
+"""What AWS calls, event by event: tokens admitted and refused, sources, reasons; and what the functions may import."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from aws_lambda_powertools import Logger
+from lambda_aws import MiniStackProcess
+from lambda_fakes import World
+from msgspec.structs import replace
+
+from adapters.lambda_apigw import authorizer, config, handler, resources, tokens
+from adapters.lambda_apigw.aws_http import Credentials, Session
+from adapters.lambda_apigw.claims import context_of, principal_in
+from adapters.lambda_apigw.config import ConfigError
+from adapters.lambda_apigw.usage import read_line
+from core.identity import Principal, issue
+
+_numbers = itertools.count(1)
+SECRET = "k" * 40
+ARN = "arn:aws:execute-api:ap-southeast-1:000000000000:api/live/$connect"
+ENVIRONMENT = {
+    "AWS_REGION": "ap-southeast-1",
+    "AWS_ACCESS_KEY_ID": "AKIDLOCAL",
+    "AWS_SECRET_ACCESS_KEY": "local-secret",
+    "PROCTORWIRE_STATE_TABLE": "handler-state",
+    "PROCTORWIRE_JOURNAL_TABLE": "handler-journal",
+    "PROCTORWIRE_MANAGEMENT_URL": "https://api.execute-api.ap-southeast-1.amazonaws.com/live",
+    "PROCTORWIRE_TOKEN_SECRET": SECRET,
+}
+
+
+def student(**claims: Any) -> Principal:
+    claims = {"quiz_ids": ("quiz",), "expires_at": time.time() + 3_600, "attempt_id": "a1"} | claims
+    return Principal("student", "north", "ann", **claims)
+
+
+def proctor(**claims: Any) -> Principal:
+    claims = {"quiz_ids": ("quiz", "quiz2"), "expires_at": time.time() + 3_600} | claims
+    return Principal("proctor", "north", "pat", **claims)
+
+
+# --- the authorizer ---
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    authorizer._settings.cache_clear()
+    yield
+    authorizer._settings.cache_clear()
+
+
+def authorize(headers: dict[str, str] | None = None, query: dict[str, str] | None = None) -> dict[str, Any]:
+    event: dict[str, Any] = {"type": "REQUEST", "methodArn": ARN, "requestContext": {"connectionId": "c="}}
+    event["headers"] = headers or {}
+    event["multiValueHeaders"] = {name: [value] for name, value in event["headers"].items()}
+    if query:
+        event["queryStringParameters"] = query
+    return authorizer.on_authorize(event, None)
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("name", ["Sec-WebSocket-Protocol", "sec-websocket-protocol"])
+def test_a_token_in_the_subprotocol_is_admitted_with_its_claims(name: str) -> None:
+    principal = proctor(group="A", name="Pat")
+    answer = authorize({name: f"proctorwire, bearer.{issue(principal, SECRET)}"})
+    assert answer["principalId"] == "pat"
+    assert answer["policyDocument"]["Statement"] == [
+        {"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": ARN}
+    ]
+    assert all(isinstance(value, str) for value in answer["context"].values())
+    admitted = principal_in(answer["context"])
+    assert admitted == replace(principal, expires_at=float(int(principal.expires_at)))
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_token_in_the_query_is_admitted() -> None:
+    answer = authorize(query={"token": issue(student(), SECRET)})
+    assert answer["context"]["role"] == "student"
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize(
+    "token",
+    [None, "nonsense", issue(student(), "another secret of thirty-two bytes!"), issue(student(expires_at=1.0), SECRET)],
+    ids=["missing", "malformed", "forged", "expired"],
+)
+def test_without_a_valid_token_it_is_exactly_unauthorized(token: str | None) -> None:
+    with pytest.raises(Exception, match=r"^Unauthorized$"):
+        authorize(query={"token": token} if token else None)
+
+
+@pytest.mark.usefixtures("settings")
+def test_a_token_that_is_not_for_an_exam_is_denied_and_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    token = issue(student(attempt_id=""), SECRET)
+    assert authorize(query={"token": token})["policyDocument"]["Statement"][0]["Effect"] == "Deny"
+    assert token not in capsys.readouterr().out
+
+
+def test_a_context_of_another_authorizer_is_nobody() -> None:
+    for context in ({}, {"role": "student"}, context_of(student()) | {"quiz_id": "no json"}):
+        assert principal_in(context) is None
+    assert principal_in(context_of(proctor())) is not None
+
+
+# --- keys and settings ---
+
+
+def test_keys_have_ids_and_a_length() -> None:
+    assert config.token_keys(SECRET) == {"": SECRET}
+    assert config.token_keys(f"new:{SECRET},old:{SECRET}x") == {"new": SECRET, "old": f"{SECRET}x"}
+    with pytest.raises(ConfigError, match="shorter than 32 bytes"):
+        config.token_keys("short")
+
+
+def test_a_key_can_come_from_a_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3
+    from moto import mock_aws
+
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-southeast-1")
+    monkeypatch.delenv("PROCTORWIRE_TOKEN_SECRET")
+    monkeypatch.setenv("PROCTORWIRE_TOKEN_SECRET_PARAMETER", "/proctorwire/token")
+    with mock_aws():
+        boto3.client("ssm").put_parameter(Name="/proctorwire/token", Value=f"k1:{SECRET}", Type="SecureString")
+        assert tokens.keys(config.from_environment()) == {"k1": SECRET}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("AWS_REGION", "", "AWS_REGION is not set"),
+        ("PROCTORWIRE_SHARDS", "many", "PROCTORWIRE_SHARDS: 'many' is no number"),
+        ("PROCTORWIRE_SWEEP_SECONDS", "0", "PROCTORWIRE_SWEEP_SECONDS: 0 is not between 1 and 60"),
+        ("PROCTORWIRE_POLICY", '{"report_seconds": -1}', "PROCTORWIRE_POLICY: .*report_seconds"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        config.from_environment(ENVIRONMENT | {name: value})
+
+
+# --- the handlers, on real tables ---
+
+
+class Context:
+    aws_request_id = "r-1"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 10_000
+
+
+@pytest.fixture
+def app(ministack: MiniStackProcess, monkeypatch: pytest.MonkeyPatch) -> Iterator[handler.Application]:
+    """An execution environment, with sockets in memory."""
+    name = f"handler-{next(_numbers)}"
+    state, journal = f"{name}-state", f"{name}-journal"
+    with Session(Credentials("a", "b"), "ap-southeast-1") as session:
+        dynamodb, sqs = session.client("dynamodb", ministack.url), session.client("sqs", ministack.url)
+        urls = resources.create(dynamodb, sqs, resources.tables(state, journal), resources.queues())
+    variables = ENVIRONMENT | {
+        "AWS_ENDPOINT_URL": ministack.url,
+        "PROCTORWIRE_STATE_TABLE": state,
+        "PROCTORWIRE_JOURNAL_TABLE": journal,
+        "PROCTORWIRE_SWEEP_QUEUE_URL": urls[0],
+        "PROCTORWIRE_COMMAND_QUEUE_URL": urls[1],
+        "PROCTORWIRE_USAGE_EVERY_SECONDS": "0",
+    }
+    app = handler.Application(config.from_environment(variables), "message")
+    fake = World().connections
+    app.connections = app.shell._connections = fake  # type: ignore[assignment]
+    monkeypatch.setattr(handler, "application", lambda: app)
+    yield app
+    app.session.close()
+
+
+def request_context(principal: Principal | None, route: str, age_seconds: float = 1.0, **more: Any) -> dict[str, Any]:
+    now = int(time.time() * 1000)
+    context = {
+        "connectionId": "c=",
+        "routeKey": route,
+        "requestTimeEpoch": now,
+        "connectedAt": now - int(age_seconds * 1000),
+    }
+    if principal is not None:
+        context["authorizer"] = {"principalId": principal.subject, "integrationLatency": 3, **context_of(principal)}
+    return context | more
+
+
+def message(principal: Principal | None, action: str, **data: Any) -> dict[str, Any]:
+    return {"requestContext": request_context(principal, action), "body": json.dumps({"action": action, "data": data})}
+
+
+REPORT = {"quiz_id": "quiz", "quiz_attempt_id": "a1", "student_id": "ann", "user_status": "active", "seq": 1}
+
+
+def test_connect_remembers_and_answers_the_subprotocol_only_if_it_was_offered(app: handler.Application) -> None:
+    event = {"requestContext": request_context(student(), "$connect"), "headers": {}}
+    assert handler.on_connect(event, Context()) == {"statusCode": 200}
+    event["headers"] = {"Sec-WebSocket-Protocol": "bearer.x,  proctorwire"}
+    assert handler.on_connect(event, Context()) == {
+        "statusCode": 200,
+        "headers": {"Sec-WebSocket-Protocol": "proctorwire"},
+    }
+    remembered = app.subscriptions.principal("c=")
+    assert remembered is not None
+    assert remembered.subject == "ann"
+    assert handler.on_connect({"requestContext": request_context(None, "$connect")}, Context()) == {"statusCode": 401}
+
+
+def test_a_report_is_decided_acked_and_metered(app: handler.Application, capsys: pytest.CaptureFixture[str]) -> None:
+    assert handler.on_message(message(student(), "lmsQuizMonitoringStudent", **REPORT), Context()) == {
+        "statusCode": 200
+    }
+    frames = app.connections.sent  # type: ignore[attr-defined]
+    assert [frame["action"] for _, frame in frames] == ["joined", "ack"]
+    assert app.store.load(student().participant) is not None
+    [used] = [line for text in capsys.readouterr().out.splitlines() if (line := read_line(text))]
+    assert used["invocations"] == 1
+    assert used["write_units"] > 0
+
+
+def test_without_an_authorizer_context_the_connection_item_says_who_it_is(app: handler.Application) -> None:
+    app.subscriptions.remember("c=", time.time(), student())
+    handler.on_message(message(None, "lmsQuizMonitoringStudent", **REPORT), Context())
+    assert app.store.load(student().participant) is not None
+
+
+def test_an_unknown_connection_is_hung_up(app: handler.Application) -> None:
+    assert handler.on_message(message(None, "lmsQuizMonitoringStudent", **REPORT), Context()) == {"statusCode": 200}
+    assert app.connections.closed == [("c=", 4001)]  # type: ignore[attr-defined]
+
+
+def test_a_proctors_refreshed_token_counts_for_the_next_frame(app: handler.Application) -> None:
+    expiring = proctor(expires_at=time.time() - 30)
+    app.subscriptions.remember("c=", time.time(), expiring)
+    fresh = issue(proctor(quiz_ids=("quiz", "quiz2", "quiz3")), SECRET)
+    handler.on_message(message(expiring, "lmsQuizToken", token=fresh), Context())
+    handler.on_message(message(expiring, "lmsQuizMonitoringProctor", quiz_id="quiz3"), Context())
+    frames = app.connections.sent  # type: ignore[attr-defined]
+    assert [frame["action"] for _, frame in frames] == ["ack", "lmsQuizMonitoringSnapshot"]
+
+
+@pytest.mark.parametrize(
+    ("code", "age_seconds", "label"),
+    [(4000, 60, "offline"), (1001, 60, "reconnecting"), (1006, 60, "reconnecting"), (1001, 7_200, "active")],
+)
+def test_a_disconnect_is_a_goodbye_a_drop_or_the_two_hour_cut(
+    app: handler.Application, code: int, age_seconds: float, label: str
+) -> None:
+    handler.on_message(message(student(), "lmsQuizMonitoringStudent", **REPORT), Context())
+    context = request_context(student(), "$disconnect", age_seconds, disconnectStatusCode=code, disconnectReason="")
+    assert handler.on_disconnect({"requestContext": context}, Context()) == {"statusCode": 200}
+    record = app.store.load(student().participant)
+    assert record is not None
+    assert record.label == label
+
+
+def test_one_message_that_fails_does_not_take_the_batch_along(app: handler.Application) -> None:
+    records = [
+        {"messageId": "m1", "body": "no ticket"},
+        {"messageId": "m2", "body": '{"exam": ["n", "q"], "shard": 0, "at": 1}'},
+    ]
+    assert handler.on_sweep({"Records": records}, Context()) == {"batchItemFailures": [{"itemIdentifier": "m1"}]}
+
+
+def test_a_failure_is_logged_with_ids_and_raised(app: handler.Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(handler, "logger", Logger(service="proctorwire-test", stream=written))
+    app.store._state = "no-such-table"
+    with pytest.raises(Exception, match="ResourceNotFound"):
+        handler.on_message(message(student(name="Ann Example"), "lmsQuizMonitoringStudent", **REPORT), Context())
+    logged = written.getvalue()
+    assert '"connection":"c="' in logged
+    assert "Ann Example" not in logged
+
+
+# --- what the functions may import, and how long that takes ---
+
+
+@pytest.mark.parametrize(
+    ("module", "light"),
+    [("handler", "http.client email.parser jwt"), ("authorizer", "")],
+)
+def test_the_functions_import_nothing_heavy(module: str, light: str) -> None:
+    heavy = f"asyncio boto3 pydantic redis picows websockets flask aws_xray_sdk {light}"
+    code = f"""
+import sys, importlib
+importlib.import_module("adapters.lambda_apigw.{module}")
+print(sorted(set({heavy.split()!r}) & set(sys.modules)))
+"""
+    environ = ENVIRONMENT | {"PATH": os.environ["PATH"], "AWS_LAMBDA_FUNCTION_NAME": "message"}
+    result = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_a_cold_start_takes_at_most_200_ms_of_cpu_above_python() -> None:
+    """CPU time and the best of five, because other work on this machine must not fail it; the TLS context is included."""
+    environ = ENVIRONMENT | {"PATH": os.environ["PATH"], "AWS_LAMBDA_FUNCTION_NAME": "message"}
+
+    def cpu_ms(code: str) -> float:
+        tail = "\nimport time; print(time.process_time() * 1000)"
+        best = float("inf")
+        for _ in range(5):
+            done = subprocess.run(
+                [sys.executable, "-c", code + tail], env=environ, capture_output=True, text=True, check=True
+            )
+            best = min(best, float(done.stdout))
+        return best
+
+    assert cpu_ms("import adapters.lambda_apigw.handler as h; h.application()") - cpu_ms("pass") < 200
