@@ -7,6 +7,7 @@
     POST /api/exams/QUIZ/close             close it
     GET  /api/exams/QUIZ                   its state, how many are under each label, its incidents
     GET  /api/exams/QUIZ/participants      what a proctor sees of each, in pages
+    GET  /dashboard  /exam  /static/PATH   what people see (`pages`)
 
 A school authenticates by its key, `Authorization: Bearer KEY` or `X-Api-Key: KEY`, and sees itself only: the key, never the
 request, says which school it is. There are no cookies, so no other site can make a browser act for it. Requests may be repeated.
@@ -24,6 +25,7 @@ from flask import Flask, Request, Response, request
 
 from adapters.web import problems
 from adapters.web.exams import close_exam, open_exam
+from adapters.web.pages import pages
 from adapters.web.ports import BadPosition, Ports
 from adapters.web.problems import Problem
 from adapters.web.requests import (
@@ -70,6 +72,7 @@ def create_app(ports: Ports, settings: WebSettings) -> Flask:
     app.add_url_rule("/api/exams/<quiz_id>/close", view_func=api.close, methods=["POST"])
     app.add_url_rule("/api/exams/<quiz_id>", view_func=api.exam)
     app.add_url_rule("/api/exams/<quiz_id>/participants", view_func=api.participants)
+    app.register_blueprint(pages(settings))
     app.after_request(_secured)
     return app
 

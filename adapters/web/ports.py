@@ -39,7 +39,7 @@ class Enrolled(Struct, frozen=True):
 
 
 class Ports(Protocol):
-    """Every method may raise `Unavailable`. `policy` is that of exams which are opened without one."""
+    """Every method but `now` may raise `Unavailable`."""
 
     @property
     def here(self) -> Home:

@@ -128,7 +128,7 @@ def read_open_request(request: Request) -> tuple[OpenRequest, Policy | None]:
 
 
 def _policy(stated: msgspec.Raw) -> Policy | None:
-    if bytes(stated) == _NULL:
+    if bytes(stated) == b"null":
         return None
     try:
         unknown = set(msgspec.json.decode(stated, type=dict[str, Any])) - set(Policy.__struct_fields__)

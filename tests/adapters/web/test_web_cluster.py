@@ -1,0 +1,134 @@
+"""The API beside a running cluster: what it changes reaches the workers, their proctors and students."""
+
+import asyncio
+
+import pytest
+import redis
+from web_api import SECRET, ClusterApi
+from wire_clients import Dashboard, Page
+
+from adapters.ec2_cluster.local import LocalCluster
+
+
+@pytest.fixture(scope="module")
+def cluster_url(redis_url):
+    """A cluster's socket, over the Redis that the API uses too."""
+    cluster = LocalCluster(workers=1, redis_url=redis_url, token_secret=f"k2:{SECRET}")
+    with asyncio.Runner() as runner:
+        runner.run(cluster.start())
+        try:
+            yield cluster.urls[0]
+        finally:
+            runner.run(cluster.stop())
+
+
+class School:
+    """A school's LMS: its pages and dashboards get their tokens from the API."""
+
+    def __init__(self, api, url, quiz_id):
+        self.api, self._url, self.quiz_id = api, url, quiz_id
+        self.clients = []
+
+    def url(self, _instance=0):
+        return self._url
+
+    def student_token(self, student, attempt, **more):
+        return self._token(role="student", student_id=student, quiz_attempt_id=attempt, **more)
+
+    def proctor_token(self, proctor, **more):
+        return self._token(role="proctor", proctor_id=proctor, **more)
+
+    def _token(self, **wanted):
+        answer = self.api.post("/api/token", {"quiz_id": self.quiz_id, **wanted})
+        assert answer.status == 200, answer.body
+        return answer.json["token"]
+
+    def post(self, action, body=None):
+        answer = self.api.post(f"/api/exams/{self.quiz_id}/{action}", body)
+        assert answer.status in (200, 201), answer.body
+        return answer.json
+
+    async def dashboard(self, **token):
+        dashboard = Dashboard(self, **token)
+        self.clients.append(dashboard)
+        await dashboard.connect()
+        await dashboard.watch()
+        return dashboard
+
+    async def page(self, student):
+        page = Page(self, student)
+        self.clients.append(page)
+        await page.connect()
+        return page
+
+
+@pytest.fixture
+async def school(cluster_url, redis_url, quiz):
+    with redis.Redis.from_url(redis_url) as client:
+        it = School(ClusterApi(client), cluster_url, quiz)
+        yield it
+        for connected in it.clients:
+            await connected.close()
+
+
+async def test_roster_students_are_in_a_proctors_snapshot(school):
+    school.post("open", {"roster": [{"student_id": "s1", "name": "Budi", "group": "A"}, {"student_id": "s2"}]})
+    dashboard = await school.dashboard()
+    assert {student: view["label"] for student, view in dashboard.shown.items()} == {
+        "s1": "not_joined",
+        "s2": "not_joined",
+    }
+    assert (dashboard.shown["s1"]["student_name"], dashboard.shown["s1"]["group"]) == ("Budi", "A")
+
+
+async def test_students_added_while_a_proctor_watches_appear(school):
+    school.post("open")
+    everything, room_b = await school.dashboard(), await school.dashboard(proctor="p2", group="B")
+    school.post("open", {"roster": [{"student_id": "s1", "group": "A"}, {"student_id": "s2", "group": "B"}]})
+    await everything.sees("s1", label="not_joined", group="A")
+    await room_b.sees("s2", label="not_joined")
+    school.post("open", {"roster": [{"student_id": "s2", "name": "Sari"}]})
+    await room_b.sees("s2", student_name="Sari", group="B")
+    assert "s1" not in room_b.shown
+
+
+async def test_a_roster_student_joins_with_a_token_of_the_api_and_keeps_name_and_group(school):
+    school.post("open", {"roster": [{"student_id": "s1", "name": "Budi", "group": "A"}]})
+    dashboard = await school.dashboard()
+    page = await school.page("s1")
+    await page.reported(question_answered=1)
+    view = await dashboard.sees("s1", label="active", question_answered=1)
+    assert (view["student_name"], view["group"]) == ("Budi", "A")
+    assert school.post("open", {"roster": [{"student_id": "s1", "name": "Other"}]})["roster"]["unchanged"] == 1
+    summary = school.api.get(f"/api/exams/{school.quiz_id}").json
+    assert (summary["participants"], summary["counts"]["active"]) == (1, 1)
+
+
+async def test_a_command_reaches_a_student_who_was_only_on_the_roster(school):
+    school.post("open", {"roster": [{"student_id": "s1"}]})
+    dashboard = await school.dashboard()
+    await dashboard.order("message", "c1", student_ids=["s1"], text="Welcome")
+    await dashboard.status_of("c1", "s1", "accepted")
+    page = await school.page("s1")
+    await page.report()
+    await page.frame("lmsQuizCommand", command_id="c1", text="Welcome")
+
+
+async def test_closing_stops_the_reports_of_students_who_are_connected_until_it_opens_again(school):
+    school.post("open")
+    page = await school.page("s1")
+    await page.reported()
+    school.post("close")
+    await reports_until(page, "error", code="exam_closed")
+    school.post("open")
+    page.frames.clear()
+    await reports_until(page, "ack")
+
+
+async def reports_until(page, action, **expected):
+    """Report again and again until one is answered so; the news of an exam takes a moment to its workers."""
+    async with asyncio.timeout(10):
+        while not page.count(action, **expected):
+            answered = len(page.frames)
+            await page.report()
+            await page.until(lambda seen=answered: len(page.frames) > seen, "answer")

@@ -1,0 +1,130 @@
+"""`proctorwire web` as a process: a real server, over real sockets."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+from web_api import NORTH, SCHOOL_KEYS, SECRET
+
+from compare.proctorwire import main
+
+ENVIRONMENT = {"PROCTORWIRE_TOKEN_SECRET": SECRET, "PROCTORWIRE_SCHOOL_KEYS": SCHOOL_KEYS}
+STUDENT = {"role": "student", "quiz_id": "math", "student_id": "s1", "quiz_attempt_id": "a1"}
+HEADERS = {"Authorization": f"Bearer {NORTH}", "Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def server(redis_url):
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "from compare.proctorwire import main; main()",
+            *("web", "--redis", redis_url, "--port", "0", "--json"),
+        ],
+        env=os.environ | ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        process_group=0,
+    )
+    with process:
+        try:
+            yield json.loads(process.stdout.readline()) | {"process": process}
+        finally:
+            process.kill()
+
+
+def ask(server, method, path, body=None, headers=HEADERS):
+    connection = http.client.HTTPConnection("127.0.0.1", server["port"], timeout=10)
+    try:
+        connection.request(method, path, body, headers, encode_chunked=not isinstance(body, str | bytes | None))
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read()), dict(answer.getheaders())
+    finally:
+        connection.close()
+
+
+def test_it_serves_the_api(server, quiz):
+    assert ask(server, "GET", "/readyz")[:2] == (200, {"status": "ready"})
+    status, body, headers = ask(server, "POST", "/api/token", json.dumps(STUDENT))
+    assert (status, body["url"]) == (200, "ws://127.0.0.1:8080/ws")
+    assert "Server" not in headers
+    status, body, _ = ask(
+        server, "POST", f"/api/exams/{quiz}/open", json.dumps({"roster": [{"student_id": n} for n in range(1_000)]})
+    )
+    assert (status, body["roster"]["added"]) == (201, 1_000)
+    assert ask(server, "GET", f"/api/exams/{quiz}")[1]["counts"]["not_joined"] == 1_000
+
+
+def test_a_body_in_chunks_is_read_and_its_size_bounded(server):
+    headers = HEADERS | {"Transfer-Encoding": "chunked"}
+    assert ask(server, "POST", "/api/token", iter([json.dumps(STUDENT).encode()]), headers)[0] == 200
+    status, body, _ = ask(server, "POST", "/api/token", iter([b" " * 10_000] * 2), headers)
+    assert (status, body["code"]) == (413, "too_large")
+
+
+def test_a_slow_client_holds_up_nobody(server):
+    slow = [socket.create_connection(("127.0.0.1", server["port"])) for _ in range(12)]
+    try:
+        for sock in slow:
+            sock.sendall(b"POST /api/token HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        begun = time.monotonic()
+        assert ask(server, "GET", "/healthz")[0] == 200
+        assert time.monotonic() - begun < 2
+    finally:
+        for sock in slow:
+            sock.close()
+
+
+def test_sigterm_ends_it_with_exit_code_0(redis_url):
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "from compare.proctorwire import main; main()",
+            *("web", "--redis", redis_url, "--port", "0"),
+        ],
+        env=os.environ | ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout.readline().startswith("serving the API on http://127.0.0.1:")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0
+
+
+def run(*arguments, **environment):
+    return CliRunner().invoke(main, ["web", *arguments], env=ENVIRONMENT | environment)
+
+
+def test_help_has_an_example():
+    assert "proctorwire web --port 8090" in run("--help").output
+
+
+def test_a_taken_port_is_one_line_and_exit_code_2(server, redis_url):
+    result = run("--redis", redis_url, "--port", str(server["port"]))
+    assert (result.exit_code, len(result.output.splitlines())) == (2, 1)
+    assert "choose another --port" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "complaint"),
+    [
+        ([], {}, "no Redis"),
+        (["--redis", "nowhere"], {}, "redis_url is 'nowhere'"),
+        (["--redis", "redis://x"], {"PROCTORWIRE_SCHOOL_KEYS": ""}, "no school keys"),
+        (["--redis", "redis://x", "--token-secret", "short"], {}, "shorter than 32 bytes"),
+        (["--redis", "redis://x", "--host", "192.0.2.1"], {}, "can't be used"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line_and_exit_code_2(arguments, environment, complaint):
+    result = run(*arguments, **environment)
+    assert (result.exit_code, len(result.output.splitlines())) == (2, 1)
+    assert complaint in result.output
