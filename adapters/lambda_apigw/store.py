@@ -9,7 +9,8 @@ One table holds what is current, another the journal. Keys (a `#` or `%` in an i
     e#SCHOOL#QUIZ             exam                        the exam, and over how many shards its students are spread
     open                      SCHOOL#QUIZ#SHARD           an open exam: `a` its next sweep, `n` what the last one counted
 
-The journal's pk is the participant's, its sk `STUDENT#VERSION#N`. A participant's item stays below 1 KB, because a larger one costs
+The journal's pk is the participant's, its sk `STUDENT#VERSION#N`: one item for the entries of one save, under the number of the
+first, because each item of a transaction costs two write units. A participant's item stays below 1 KB, because a larger one costs
 every report a second write unit; so the commands live apart, and the ids that are in the key are not in the record again. A save
 without entries and without a change of commands is one PutItem; all others are one TransactWriteItems, which costs twice the units.
 """
@@ -29,7 +30,7 @@ from msgspec.structs import replace
 
 from adapters.lambda_apigw.aws_http import AwsError, DynamoDb
 from adapters.lambda_apigw.ports import InboxItem, Row, SweepTicket
-from core import events, journal
+from core import events
 from core import exam as exam_record
 from core import participant as participant_record
 from core.errors import LocalError
@@ -48,6 +49,8 @@ _ZLIB = 0x78  # the first byte of zlib's format; a record in MessagePack begins 
 _Item = dict[str, Any]
 _encode_commands = msgspec.msgpack.Encoder().encode
 _decode_commands = msgspec.msgpack.Decoder(tuple[PendingCommand, ...]).decode
+_encode_entries = msgspec.json.Encoder().encode
+_decode_entries = msgspec.json.Decoder(list[Entry]).decode
 _encode_counts = msgspec.json.Encoder().encode
 _decode_counts = msgspec.json.Decoder(SilenceCounts).decode
 
@@ -114,7 +117,7 @@ class DynamoStore:
         writes = [{"Put": put}]
         if after.commands != (() if before is None else before.commands):
             writes.append(self._write_commands(partition, after))
-        writes += [self._put_entry(entry, partition) for entry in entries]
+        writes += self._put_entries(entries, partition)
         writes += [{"Delete": {"TableName": self._state, "Key": _key(partition, sk)}} for sk in taken]
         if len(writes) > 1:
             return self._transact(writes)
@@ -173,7 +176,7 @@ class DynamoStore:
             **_condition(None if before is None else before.version),
         }
         partition = _shard_partition(key, shard_of("", shards))
-        writes = [{"Put": put}, *(self._put_entry(entry, partition) for entry in entries)]
+        writes = [{"Put": put}, *self._put_entries(entries, partition)]
         was_open, is_open = before is not None and before.state != "closed", after.state != "closed"
         for shard in range(shards):
             place = {"TableName": self._state}
@@ -262,7 +265,8 @@ class DynamoStore:
                 KeyConditionExpression="pk = :pk",
                 ExpressionAttributeValues={":pk": {"S": _shard_partition(exam, shard)}},
             )
-            entries += (journal.decode(item["e"]["S"]) for item in items)
+            for item in items:
+                entries += _decode_entries(item["e"]["S"])
         return sorted(entries, key=lambda entry: (entry.at, entry.version, entry.n))
 
     # --- inside ---
@@ -293,13 +297,17 @@ class DynamoStore:
         item = {**key, "r": _binary(_encode_commands(record.commands)), "ttl": self._ttl()}
         return {"Put": {"TableName": self._state, "Item": item}}
 
-    def _put_entry(self, entry: Entry, partition: str) -> _Item:
+    def _put_entries(self, entries: Sequence[Entry], partition: str) -> list[_Item]:
+        """The write of a save's entries, which are of one student and version; none if there are none."""
+        if not entries:
+            return []
+        first = entries[0]
         item = {
-            **_key(partition, f"{escaped(entry.student_id)}#{entry.version:016d}#{entry.n:03d}"),
-            "e": {"S": journal.encode(entry).decode()},
+            **_key(partition, f"{escaped(first.student_id)}#{first.version:016d}#{first.n:03d}"),
+            "e": {"S": _encode_entries(entries).decode()},
             "ttl": self._ttl(),
         }
-        return {"Put": {"TableName": self._journal, "Item": item}}
+        return [{"Put": {"TableName": self._journal, "Item": item}}]
 
     def _transact(self, writes: list[_Item]) -> bool:
         """One atomic step; False if a condition failed or another step was under way on the same items."""

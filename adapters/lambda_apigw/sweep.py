@@ -110,14 +110,18 @@ class Sweep:
                 self._shell.apply(row.key, command, outbox, must_exist=True)
                 decided += 1
         if record.check_at is not None and record.check_at <= now:
-            self._check(row.key, record, now, outbox, is_old=decided > 0)
-            decided += 1
+            decided += self._check(row.key, record, now, outbox, is_old=decided > 0)
         return decided
 
-    def _check(self, key: ParticipantKey, record: Participant, now: float, outbox: Outbox, *, is_old: bool) -> None:
+    def _check(self, key: ParticipantKey, record: Participant, now: float, outbox: Outbox, *, is_old: bool) -> int:
+        """Decide the deadline of a record. One that only asks again is not saved: the next sweep looks at the record anyway."""
         assert record.check_at is not None  # the caller looked
         event = DeadlineReached(received_at=now, at=record.check_at)
+        after = decide(record, event, self._shell.exam(key.exam), now).participant
+        if replace(after, check_at=record.check_at, version=record.version) == record:
+            return 0
         self._shell.apply(key, event, outbox, known=None if is_old else record, must_exist=True)
+        return 1
 
     def _hang_up(self, exam: ExamKey) -> None:
         """Proctors whose token expired and who did not bring a new one."""
