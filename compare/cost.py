@@ -4,7 +4,7 @@ Three steps, all pure: `stretch` a run to an exam, turn the exam's units into th
 few models that needs: Lambda's billed time, the number of instances, load balancer capacity units), and multiply by the
 price table. Each line of a bill says where its quantity and its price came from.
 
-Not modelled: taxes, support plans, free tiers, discounts for commitment, and what a reconnect sends beyond its report.
+Not modelled: taxes, support plans, discounts for commitment, and what a reconnect sends beyond its report.
 """
 
 import math
@@ -14,6 +14,7 @@ from typing import Literal
 
 import msgspec
 
+from compare.assumptions import SERVICE_LATENCIES, Assumptions, ServiceLatency
 from compare.bill import (
     Bill,
     BreakEven,
@@ -26,7 +27,9 @@ from compare.bill import (
     break_even,
     break_even_sentence,
 )
-from compare.prices import InstanceType, Price, Prices
+from compare.credits import one_run, simulate, timetable
+from compare.free import free_lines
+from compare.prices import InstanceType, Price, PriceError, Prices
 from compare.stretch import (
     FORCED_RECONNECT_HOURS,
     HOURS_PER_MONTH,
@@ -40,6 +43,7 @@ from compare.stretch import (
 from compare.usage import Basis, ClusterUsage, FunctionUsage, Mode, ProcessSplit, ServerlessUsage
 
 __all__ = [
+    "SERVICE_LATENCIES",
     "Assumptions",
     "CostError",
     "ExamPlan",
@@ -47,6 +51,7 @@ __all__ = [
     "ServiceLatency",
     "billed_ms",
     "capacity",
+    "cheapest_type",
     "cluster_cost",
     "compare_costs",
     "serverless_cost",
@@ -56,94 +61,17 @@ GIB = float(2**30)
 VCPU_MEMORY_MB = 1769.0  # the memory size at which a Lambda function has one vCPU
 CLUSTER_VARIANTS: tuple[Variant, ...] = ("always on", "scheduled", "scale to zero")
 CURVE_STEPS = 60
+LISTENER_UNIT = {
+    "tls": (50.0, 3_000.0),
+    "tcp": (800.0, 100_000.0),
+}  # new connections a second, open ones; and 1 GB an hour
 
 
-class ServiceLatency(msgspec.Struct, frozen=True):
-    """How long one call keeps a handler waiting on AWS, and how sure that is."""
-
-    call: str  # a field of ServiceCalls
-    name: str
-    ms: float
-    low_ms: float
-    high_ms: float
-    source: str
-    basis: Basis
-
-
-SERVICE_LATENCIES = (
-    ServiceLatency(
-        "dynamodb_read",
-        "DynamoDB read",
-        ms=10.0,
-        low_ms=3.0,
-        high_ms=20.0,
-        source="about 10 ms for a call with keep-alive, measured from Lambda in 2019 (theburningmonk.com)",
-        basis="modelled",
-    ),
-    ServiceLatency(
-        "dynamodb_write",
-        "DynamoDB write",
-        ms=10.0,
-        low_ms=3.0,
-        high_ms=20.0,
-        source="about 10 ms for a call with keep-alive, measured from Lambda in 2019 (theburningmonk.com)",
-        basis="modelled",
-    ),
-    ServiceLatency(
-        "dynamodb_transact",
-        "DynamoDB transaction",
-        ms=15.0,
-        low_ms=5.0,
-        high_ms=40.0,
-        source="no published figure; a write and a half",
-        basis="assumed",
-    ),
-    ServiceLatency(
-        "post_to_connection",
-        "PostToConnection",
-        ms=10.0,
-        low_ms=5.0,
-        high_ms=50.0,
-        source="no trustworthy published figure; range 5 to 50 ms",
-        basis="assumed",
-    ),
-    ServiceLatency(
-        "sqs",
-        "SQS send",
-        ms=10.0,
-        low_ms=5.0,
-        high_ms=30.0,
-        source="no published figure for the call itself",
-        basis="assumed",
-    ),
-)
-
-
-class Assumptions(msgspec.Struct, frozen=True):
-    """The guesses that a bill rests on; change one and see how far the answer moves."""
-
-    latencies: tuple[ServiceLatency, ...] = SERVICE_LATENCIES
-    lambda_cpu_factor: float = 1.0  # CPU time on Lambda's vCPU for one second of this machine's
-    ec2_cpu_factor: float = 2.5  # CPU time on a t3a vCPU for one second of this machine's
-    cpu_headroom: float = 0.5  # share of the vCPUs left free at the busiest part of the run
-    memory_share: float = 0.75  # share of an instance's memory for our processes
-    instance_type: str = "t3a.small"
-    min_instances: int = 1
-    load_balancer_addresses: int = 2  # public addresses of the load balancer, one per zone
-    cache_node: str = "cache.t4g.micro"
-    cache_nodes: int = 2  # primary and replica; none with a single instance
-    disk_gb: float = 8.0  # on each instance
-    start_stop_hours: float = 1.0  # an instance runs this much longer than its exam
-    alarms: int = 5
-    metrics: int = 10
-    cluster_log_gb: float = 0.1  # a month
-    platform_log_bytes: float = 400.0  # that Lambda itself writes for one invocation, where the run did not count them
-    idle_polls_per_minute: float = 15.0  # five pollers of an event source mapping, 20 s each, when its queue is empty
-    log_months: float = 1.0  # kept
-    journal_entry_bytes: float = 1024.0
-    journal_months: float = 12.0  # kept
-    frame_overhead_bytes: float = 80.0  # TLS record, TCP and IP headers of one frame to a client
-    connect_round_up_minutes: float = 0.5  # a started minute is taken to be billed as a whole one
+FREE_TIER_WORDS = {
+    "none": "No free tier is subtracted.",
+    "legacy": "The free tier of an account opened before 15 July 2025 is subtracted, as in its first 12 months.",
+    "credit": "What is free for ever is subtracted, and the credits of an account opened since 15 July 2025.",
+}
 
 
 def billed_ms(function: FunctionUsage, assumptions: Assumptions | None = None) -> float:
@@ -171,10 +99,8 @@ def serverless_cost(
     exam = stretch_serverless(usage, plan, opening)
 
     def month(exams: float, guess: Assumptions = given) -> Bill:
-        return Bill(
-            "pay per use",
-            _serverless_lines(exam, exams, prices, guess) + _idle_polling(prices, guess) + _watching(prices, guess),
-        )
+        lines = _serverless_lines(exam, exams, prices, guess) + _idle_polling(prices, guess) + _watching(prices, guess)
+        return Bill("pay per use", lines + free_lines(lines, guess))
 
     return ModeCost(
         region=prices.region,
@@ -188,7 +114,7 @@ def serverless_cost(
         sensitivity=_serverless_sensitivity(given, lambda guess: month(plan.exams_per_month, guess).usd),
         scaling=scaling_words(usage, plan, opening),
         assumptions=(
-            "No free tier is subtracted.",
+            FREE_TIER_WORDS[given.free_tier],
             "Lambda's billed time is CPU time measured here, stretched to the function's share of a vCPU, plus a "
             "published or assumed wait for each service call.",
             f"{FORCED_RECONNECT_HOURS:g} hours after its start API Gateway closes a connection; each such reconnect "
@@ -214,16 +140,18 @@ def capacity(
     given = assumptions or Assumptions()
     students = growth(usage, plan, opening).students
     connections = usage.connections * students
+    factor = given.cpu_factor(instance.family).used
+    shaking = _busiest_connects(usage, opening) * given.tls_handshake_cpu_ms / 1000 if given.listener == "tcp" else 0.0
 
     def needed(with_redis: bool, minimum: int) -> Capacity:
-        vcpu = _busiest_cpu(usage, opening, with_redis) * students * given.ec2_cpu_factor
+        vcpu = (_busiest_cpu(usage, opening, with_redis) + shaking) * students * factor
         fixed, each = _memory(usage, with_redis)
         spare = instance.memory_gib * GIB * given.memory_share - fixed
         if spare <= 0:
             raise CostError(f"{instance.type} is too small: {fixed / GIB:.2f} GiB are used without a client")
         by_cpu = math.ceil(vcpu / (instance.vcpu * (1 - given.cpu_headroom)) - 1e-9)
         by_memory = math.ceil(connections * each / spare - 1e-9)
-        count = max(minimum, by_cpu, by_memory)
+        count = max(minimum, by_cpu, by_memory) + given.spare_instances
         decided: Literal["cpu", "memory", "minimum"] = "cpu" if by_cpu >= by_memory else "memory"
         return Capacity(
             instance_type=instance.type,
@@ -234,11 +162,11 @@ def capacity(
             memory_needed_bytes=connections * each + fixed * count,
             memory_available_bytes=instance.memory_gib * GIB * count,
             cpu_ms_per_1000_reports=usage.cpu_seconds.total * 1e6 / usage.reports if usage.reports else 0.0,
-            cpu_factor=given.ec2_cpu_factor,
+            cpu_factor=factor,
         )
 
     minimum = max(given.min_instances, usage.instances)
-    if minimum > 1:
+    if minimum + given.spare_instances > 1:
         return needed(False, minimum)
     alone = needed(True, 1)
     if alone.instances == 1:
@@ -264,8 +192,12 @@ def cluster_cost(
         needed = size
         if guess is not given:
             needed = capacity(usage, plan, prices.instance(guess.instance_type), opening, guess)
-        lines = _cluster_lines(exam, needed, variant, exams, prices, guess)
-        return Bill(variant, lines + _watching(prices, guess) + _cluster_standing(prices, guess))
+        lines = (
+            *_cluster_lines(exam, needed, variant, exams, prices, guess),
+            *_watching(prices, guess),
+            *_cluster_standing(prices, guess),
+        )
+        return Bill(variant, lines + free_lines(lines, guess))
 
     return ModeCost(
         region=prices.region,
@@ -279,19 +211,43 @@ def cluster_cost(
         sensitivity=_cluster_sensitivity(given, lambda guess: month("always on", plan.exams_per_month, guess).usd),
         scaling=scaling_words(usage, plan, opening),
         assumptions=(
-            "No free tier is subtracted.",
-            f"A second of CPU time here is taken to be {given.ec2_cpu_factor:g} on a vCPU of {given.instance_type}; "
+            FREE_TIER_WORDS[given.free_tier],
+            f"A second of CPU time here is taken to be {size.cpu_factor:g} on a vCPU of {given.instance_type}; "
             f"{given.cpu_headroom:.0%} of the vCPUs stay free at the busiest part of the run.",
-            "Instances have public addresses and no NAT gateway; TLS ends at a Network Load Balancer in "
-            f"{given.load_balancer_addresses} zones.",
+            "Instances have public addresses and no NAT gateway; TLS ends "
+            + ("at" if given.listener == "tls" else "on the instances, behind")
+            + f" a Network Load Balancer in {given.load_balancer_addresses} zones, which sends to instances in all of them.",
             f"Scheduled instances run {given.start_stop_hours:g} h longer than the exam; the load balancer stays. "
             "Scale to zero removes it, too. Always on is the simplest to run and is what the verdict uses.",
             "One instance keeps Redis on itself; several use "
             f"{given.cache_nodes} {given.cache_node} nodes of ElastiCache for Valkey.",
-            "Exams follow one another; CPU credits are earned for up to 24 h between them when always on.",
+            "Exams begin at equal distances in the month. CPU credits are followed hour by hour; what is borrowed is charged "
+            "above 24 hours' earnings and when an instance ends.",
         ),
         capacity=size,
     )
+
+
+def cheapest_type(
+    usage: ClusterUsage,
+    plan: ExamPlan,
+    prices: Prices,
+    opening: ClusterUsage | None = None,
+    assumptions: Assumptions | None = None,
+    types: Iterable[str] | None = None,
+) -> tuple[tuple[str, ModeCost], ...]:
+    """The month on each instance type that can carry the exam, the cheapest first. Raises CostError if none can."""
+    given = assumptions or Assumptions()
+    found = []
+    for name in prices.instance_types() if types is None else types:
+        guess = msgspec.structs.replace(given, instance_type=name)
+        try:
+            found.append((name, cluster_cost(usage, plan, prices, opening, guess)))
+        except (CostError, PriceError):
+            continue
+    if not found:
+        raise CostError("no instance type with a price in this region carries such an exam")
+    return tuple(sorted(found, key=lambda pair: pair[1].month.usd))
 
 
 class MoneyVerdict(msgspec.Struct, frozen=True):
@@ -345,17 +301,27 @@ def _sharing_tiers(price: Price, parts: Sequence[tuple[str, float, Basis, str]])
 
 
 def _serverless_lines(exam: ServerlessUsage, exams: float, prices: Prices, given: Assumptions) -> tuple[CostLine, ...]:
-    functions = exam.functions.values()
+    functions = exam.functions
     minutes = exam.connection_minutes + exam.connects * given.connect_round_up_minutes
-    invocations = sum(function.invocations for function in functions)
+    retried = {name: given.retried_share if f.trigger == "message" else 0.0 for name, f in exam.functions.items()}
+    invocations = sum(f.invocations * (1 + retried[name]) for name, f in exam.functions.items())
+    writes = exam.dynamodb_write_units * (1 + given.retried_share) * exams
+    reads = exam.dynamodb_read_units * (1 + given.retried_share) * exams
+    messages_out = exam.messages_out * (1 + given.gone_share)
+    steps = "in steps of 32 KiB each"
     log_gb = (exam.log_bytes + (exam.platform_log_bytes or invocations * given.platform_log_bytes)) / GIB
     egress_gb = (exam.egress_bytes + exam.messages_out * given.frame_overhead_bytes) / GIB
     lines = [
         *_sharing_tiers(
             prices.price("apigateway", "websocket-message"),
             [
-                ("Messages from clients", exam.messages_in * exams, "measured", ""),
-                ("Messages to clients", exam.messages_out * exams, "measured", ""),
+                (
+                    "Messages from clients",
+                    (exam.messages_in + exam.connects * given.messages_per_connect) * exams,
+                    "measured",
+                    steps,
+                ),
+                ("Messages to clients", messages_out * exams, "measured", steps),
             ],
         ),
         _line("Connection minutes", minutes * exams, prices.price("apigateway", "websocket-minute"), "measured"),
@@ -368,10 +334,12 @@ def _serverless_lines(exam: ServerlessUsage, exams: float, prices: Prices, given
         ),
         _line("Lambda requests", invocations * exams, prices.price("lambda", "request"), "measured"),
     ]
-    for architecture in sorted({function.architecture for function in functions}):
-        chosen = [function for function in functions if function.architecture == architecture]
-        handling = sum(billed_ms(f, given) * f.memory_mb for f in chosen) / 1000 / 1024
-        starting = sum(f.init_cpu_ms * given.lambda_cpu_factor * f.memory_mb for f in chosen) / 1000 / 1024
+    for architecture in sorted({function.architecture for function in functions.values()}):
+        chosen = {name: function for name, function in functions.items() if function.architecture == architecture}
+        handling = (
+            sum(billed_ms(f, given) * (1 + retried[name]) * f.memory_mb for name, f in chosen.items()) / 1000 / 1024
+        )
+        starting = sum(f.init_cpu_ms * given.lambda_cpu_factor * f.memory_mb for f in chosen.values()) / 1000 / 1024
         lines += _sharing_tiers(
             prices.price("lambda", f"gb-second-{architecture}"),
             [
@@ -390,8 +358,8 @@ def _serverless_lines(exam: ServerlessUsage, exams: float, prices: Prices, given
             ],
         )
     lines += [
-        _line("DynamoDB writes", exam.dynamodb_write_units * exams, prices.price("dynamodb", "write-unit"), "emulated"),
-        _line("DynamoDB reads", exam.dynamodb_read_units * exams, prices.price("dynamodb", "read-unit"), "emulated"),
+        _line("DynamoDB writes", writes, prices.price("dynamodb", "write-unit"), "emulated"),
+        _line("DynamoDB reads", reads, prices.price("dynamodb", "read-unit"), "emulated"),
         _journal_storage(exam.journal_entries * exams, prices, given),
         _line("SQS requests", exam.sqs_requests * exams, prices.price("sqs", "request"), "emulated"),
         _line("Log ingestion", log_gb * exams, prices.price("logs", "ingest-gb"), "modelled"),
@@ -417,6 +385,7 @@ def _cluster_lines(
     addresses = size.instances * instance_hours + given.load_balancer_addresses * standing_hours
     egress_gb = (exam.egress_bytes + exam.frames_out * given.frame_overhead_bytes) / GIB
     write_units = exam.journal_entries * math.ceil(given.journal_entry_bytes / 1024)
+    new, opened = LISTENER_UNIT[given.listener]
     lines = [
         _line(
             f"Instances ({size.instances} x {size.instance_type})",
@@ -430,15 +399,22 @@ def _cluster_lines(
     if instance.baseline is not None:
         surplus = _surplus_vcpu_hours(exam, size, instance, variant, exams, given)
         price = prices.price("ec2", f"surplus-credit-{instance.family}")
-        lines.append(_line("CPU above the credits", surplus, price, "modelled"))
+        lines.append(_line("CPU above the credits", surplus, price, "modelled", "simulated hour by hour"))
     lines += [
         _line("Load balancer", standing_hours, prices.price("nlb", "hour"), "assumed"),
         _line(
             "Load balancer capacity",
-            _nlcu(exam, egress_gb) * exam_hours * exams,
+            _nlcu(exam, egress_gb, given) * exam_hours * exams,
             prices.price("nlb", "nlcu-hour"),
             "modelled",
-            "TLS: 50 new connections a second, 3,000 open, or 1 GB an hour",
+            f"{given.listener.upper()}: {new:g} new connections a second, {opened:,.0f} open, or 1 GB an hour",
+        ),
+        _line(
+            "Load balancer to other zones",
+            2 * (exam.ingress_bytes / GIB + egress_gb) * (1 - 1 / max(1, given.load_balancer_addresses)) * exams,
+            prices.price("egress", "cross-az-gb"),
+            "modelled",
+            "the share of the clients' bytes that reaches an instance in another zone; both directions are billed",
         ),
         _line("Public IPv4 addresses", addresses, prices.price("vpc", "public-ipv4-hour"), "assumed"),
         _line(
@@ -511,26 +487,36 @@ def _cluster_standing(prices: Prices, given: Assumptions) -> tuple[CostLine, ...
     )
 
 
-def _nlcu(exam: ClusterUsage, egress_gb: float) -> float:
-    """Capacity units of a TLS listener while the exam lasts: the largest of its three measures."""
+def _nlcu(exam: ClusterUsage, egress_gb: float, given: Assumptions) -> float:
+    """Capacity units of the listener while the exam lasts: the largest of its three measures."""
     seconds = exam.duration_seconds
     gb_per_hour = (exam.ingress_bytes / GIB + egress_gb) / (seconds / 3600)
-    return max(exam.connects / seconds / 50, exam.connections / 3000, gb_per_hour)
+    new, opened = LISTENER_UNIT[given.listener]
+    return max(exam.connects / seconds / new, exam.connections / opened, gb_per_hour)
 
 
 def _surplus_vcpu_hours(
     exam: ClusterUsage, size: Capacity, instance: InstanceType, variant: Variant, exams: float, given: Assumptions
 ) -> float:
-    """vCPU hours above what the instances earn: over up to 24 h when always on, else while they run for the exam."""
-    if not exams or instance.baseline is None:
+    """vCPU hours of the month that are charged above what the instances earn."""
+    if not exams:
         return 0.0
     cpu_seconds = exam.cpu_seconds.total if size.instances == 1 else exam.cpu_seconds.total - exam.cpu_seconds.redis
-    used = cpu_seconds * given.ec2_cpu_factor / 3600
-    hours = exam.duration_seconds / 3600 + given.start_stop_hours
+    hours = exam.duration_seconds / 3600
+    vcpus = cpu_seconds * size.cpu_factor / exam.duration_seconds / size.instances
     if variant == "always on":
-        hours = min(24.0, HOURS_PER_MONTH / exams)
-    earned = size.instances * instance.vcpu * instance.baseline * hours
-    return max(0.0, used - earned) * exams
+        one = simulate(instance, timetable(HOURS_PER_MONTH, exams, hours, vcpus)).charged_vcpu_hours
+    else:
+        margin = given.start_stop_hours / 2
+        run = one_run(margin, hours, margin, vcpus)
+        one = simulate(instance, run, ends_after=hours + 2 * margin).charged_vcpu_hours * exams
+    return one * size.instances
+
+
+def _busiest_connects(usage: ClusterUsage, opening: ClusterUsage | None) -> float:
+    """Connections a second, in the opening if there is one."""
+    part = opening if opening is not None and opening.duration_seconds > 0 else usage
+    return part.connects / part.duration_seconds
 
 
 def _busiest_cpu(usage: ClusterUsage, opening: ClusterUsage | None, with_redis: bool) -> float:
@@ -602,15 +588,16 @@ def _serverless_sensitivity(given: Assumptions, month: Callable[[Assumptions], f
 
 
 def _cluster_sensitivity(given: Assumptions, month: Callable[[Assumptions], float]) -> tuple[Sensitivity, ...]:
+    factor = given.cpu_factor(given.instance_type.partition(".")[0])
     return (
         Sensitivity(
             name=f"CPU time on {given.instance_type} compared with this machine",
             unit="x",
-            low=1.5,
-            used=given.ec2_cpu_factor,
-            high=4.0,
-            usd_low=month(msgspec.structs.replace(given, ec2_cpu_factor=1.5)),
-            usd_high=month(msgspec.structs.replace(given, ec2_cpu_factor=4.0)),
+            low=factor.low,
+            used=factor.used,
+            high=factor.high,
+            usd_low=month(msgspec.structs.replace(given, ec2_cpu_factor=factor.low)),
+            usd_high=month(msgspec.structs.replace(given, ec2_cpu_factor=factor.high)),
             source="no measurement on the instance",
         ),
         Sensitivity(

@@ -2,12 +2,13 @@
 
 The table is `prices_data.json` in this package. A price has a source and a confidence: *quoted* from AWS (or from a
 copy of AWS's own price list), *inferred* from a price nearby, *unverified* when only memory speaks for it. A price that
-is not in the table is an error that names it. No free tier is subtracted anywhere.
+is not in the table is an error that names it. Free tiers are none of its business: see `free`.
 """
 
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -111,7 +112,9 @@ class InstanceType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.type.partition(".")[0]
 
 
-class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PriceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """All prices that are known, of every region."""
+
     as_of: str
     note: str
     prices: tuple[Price, ...]
@@ -122,7 +125,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Prices:
     """The prices of one region, and of the services that have the same price everywhere."""
 
-    def __init__(self, table: _Table, region: str) -> None:
+    def __init__(self, table: PriceTable, region: str) -> None:
         regions = sorted({price.region for price in table.prices} - {"global"})
         if region not in regions:
             raise UnknownRegionError(region, regions)
@@ -146,6 +149,10 @@ class Prices:
         except KeyError:
             raise PriceError(f"no size known for instance type {type_name!r}") from None
 
+    def instance_types(self) -> tuple[str, ...]:
+        """The instance types that have a price here and a known size."""
+        return tuple(key for service, key in self._prices if service == "ec2" and key in self._instances)
+
     def all(self) -> tuple[Price, ...]:
         """Every price, in the order of the table."""
         return tuple(self._prices.values())
@@ -156,15 +163,37 @@ def regions() -> tuple[str, ...]:
     return tuple(sorted({price.region for price in _table().prices} - {"global"}))
 
 
-def load_prices(region: str) -> Prices:
-    """The prices of the region from the table in this package."""
-    return Prices(_table(), region)
+def load_prices(region: str, file: Path | None = None) -> Prices:
+    """The prices of the region from the table in this package, or from a file that `compare prices refresh` wrote."""
+    return Prices(load_table(file), region)
 
 
-def parse_table(data: bytes) -> _Table:
+def load_table(file: Path | None = None) -> PriceTable:
+    """The table in this package, or the one in a file; PriceError if that can't be read."""
+    if file is None:
+        return _table()
+    try:
+        return parse_table(file.read_bytes())
+    except OSError as exc:
+        raise PriceError(f"can't read the price table {file} ({exc.strerror})") from exc
+
+
+def write_table(table: PriceTable, file: Path) -> None:
+    """Write a table so that `load_table` reads it, a line for each price. OSError if that can't be done."""
+    rows = ",\n    ".join(msgspec.json.encode(price).decode() for price in table.prices)
+    sizes = ",\n    ".join(msgspec.json.encode(instance).decode() for instance in table.instances)
+    head = msgspec.json.encode({"as_of": table.as_of, "note": table.note}).decode()[1:-1]
+    source = msgspec.json.encode(table.instances_source).decode()
+    file.write_text(
+        f'{{\n  {head},\n  "prices": [\n    {rows}\n  ],\n  "instances_source": {source},\n'
+        f'  "instances": [\n    {sizes}\n  ]\n}}\n'
+    )
+
+
+def parse_table(data: bytes) -> PriceTable:
     """Validate a table; a malformed, doubled or worthless row raises PriceError."""
     try:
-        table = msgspec.json.decode(data, type=_Table)
+        table = msgspec.json.decode(data, type=PriceTable)
     except msgspec.DecodeError as exc:
         raise PriceError(f"bad price table: {exc}") from exc
     seen = set()
@@ -177,5 +206,5 @@ def parse_table(data: bytes) -> _Table:
 
 
 @cache
-def _table() -> _Table:
+def _table() -> PriceTable:
     return parse_table(resources.files("compare").joinpath("prices_data.json").read_bytes())

@@ -192,7 +192,9 @@ def test_a_cluster_month_reckoned_by_hand():
     entries = 1_220 + 20 * times
     egress_gb = (reports * 640 + frames * 80) / GIB
     nlcu = max(424 / 10_800 / 50, 404 / 3_000, (reports * 420 / GIB + egress_gb) / 3)
-    traffic = (nlcu * 3 * 0.006 + entries * 0.71e-6 + entries * 1024 / GIB * 12 * 0.285 + egress_gb * 0.12) * exams
+    other_zones = 2 * (reports * 420 / GIB + egress_gb) / 2 * 0.01
+    traffic = other_zones * exams
+    traffic += (nlcu * 3 * 0.006 + entries * 0.71e-6 + entries * 1024 / GIB * 12 * 0.285 + egress_gb * 0.12) * exams
     watching = 5 * 0.10 + 10 * 0.30 + 0.1 * 0.70 + 0.50
     always_on = 730 * 0.0236 + 730 * 0.0252 + 3 * 730 * 0.005 + 8 * 0.096
     scheduled = 80 * 0.0236 + 730 * 0.0252 + (80 + 2 * 730) * 0.005 + 8 * 80 / 730 * 0.096

@@ -1,0 +1,13 @@
+"""The commands that decide: each module has one, reads its options, asks the library, and prints.
+
+`register` puts them on the `compare` group.
+"""
+
+import click
+
+from compare.commands import prices
+
+
+def register(group: click.Group) -> None:
+    """Add every command of this package."""
+    group.add_command(prices.prices)
