@@ -24,6 +24,9 @@ import msgspec
 _ATTEMPTS = 5
 _FIRST_PAUSE_SECONDS = 0.03
 _TIMEOUT_SECONDS = 5.0
+_KEPT_ALIVE_SECONDS = 50.0
+"""A connection idle for longer is not tried again: something on the way may have dropped it in silence, and waiting costs."""
+
 _THROTTLED = frozenset(
     (
         "ProvisionedThroughputExceededException",
@@ -34,6 +37,7 @@ _THROTTLED = frozenset(
         "TransactionInProgressException",
     )
 )
+_THROTTLED_REASONS = frozenset(("ThrottlingError", "ProvisionedThroughputExceeded"))
 _EMPTY = hashlib.sha256(b"").hexdigest()
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -161,6 +165,7 @@ class Client:
         self._tls = tls
         self._header = host if port in (80, 443) else f"{host}:{port}"
         self._socket: socket.socket | None = None
+        self._used_at = 0.0
         self._signing_key: tuple[str, bytes] = ("", b"")
 
     def call(self, target: str, payload: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -178,7 +183,7 @@ class Client:
                 answer: dict[str, Any] = _decode(response.body or b"{}")
                 return answer
             error = _error(response, retried=retried or response.retried)
-            if not (response.status >= 500 or error.code in _THROTTLED) or not self._pause(attempt):
+            if not (response.status >= 500 or _is_throttled(error)) or not self._pause(attempt):
                 raise error
             retried = retried or response.status >= 500
         raise error
@@ -189,6 +194,8 @@ class Client:
         """One request, on a new connection if need be, and once more if a kept-alive one turned out to be dead."""
         message = self._signed(method, path, body, headers or {})
         retried = False
+        if self.session.clock() - self._used_at > _KEPT_ALIVE_SECONDS:
+            self.close()
         while True:
             is_new = self._socket is None
             self.session.meter.call(kind)
@@ -225,6 +232,7 @@ class Client:
         connection = self._socket
         if connection is None:
             connection = self._socket = self._connect(seconds)
+        self._used_at = self.session.clock()
         connection.settimeout(seconds)
         connection.sendall(message)
         return _read_response(connection)
@@ -291,6 +299,12 @@ def _error(response: Response, *, retried: bool) -> AwsError:
     code = name.partition(":")[0].rpartition("#")[2]
     message = str(data.get("message") or data.get("Message") or response.body[:200].decode(errors="replace"))
     return AwsError(response.status, code, message, data, retried=retried)
+
+
+def _is_throttled(error: AwsError) -> bool:
+    """Whether the same request may succeed in a moment: a cancelled transaction tells by the reasons of its items."""
+    reasons = {reason.get("Code") for reason in error.data.get("CancellationReasons") or ()} - {"None", None}
+    return error.code in _THROTTLED or (bool(reasons) and reasons <= _THROTTLED_REASONS)
 
 
 def _read_response(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:

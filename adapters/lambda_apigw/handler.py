@@ -18,6 +18,7 @@ from aws_lambda_powertools import Logger
 from adapters.lambda_apigw import config
 from adapters.lambda_apigw.aws_http import DynamoDb, Session
 from adapters.lambda_apigw.claims import principal_in
+from adapters.lambda_apigw.flood import REVOKED_SECONDS, FloodGuard
 from adapters.lambda_apigw.gateway import ApiGatewayConnections
 from adapters.lambda_apigw.queue import SqsQueue, read_command, read_sweep
 from adapters.lambda_apigw.shell import Shell
@@ -69,6 +70,7 @@ class Application:
             sweep_seconds=settings.sweep_seconds,
         )
         self.sweep = Sweep(self.shell, self.store, self.subscriptions, self.connections, time.time)
+        self.guard = FloodGuard()
         self._usage = UsageLog(session.meter, function, settings.usage_every_seconds)
 
     @contextlib.contextmanager
@@ -91,6 +93,13 @@ class Application:
             principal = self.subscriptions.principal(connection) or principal
         return None if principal is None else Source(connection, request["connectedAt"] / 1000, principal)
 
+    def end_flood(self, source: Source) -> None:
+        """Refuse the bearer for a while, then hang up. Frames that were on their way meanwhile do it again, which is harmless."""
+        logger.warning("a flood was ended", connection=source.connection, subject=source.principal.subject)
+        self.subscriptions.revoke(source.principal, REVOKED_SECONDS)
+        self.subscriptions.forget(source.connection)
+        self.connections.close(source.connection, CloseCode.RATE, "too many frames; come back in a minute")
+
     def _verify(self, token: str) -> Principal:
         return verify(token, keys(self.settings), time.time())
 
@@ -112,6 +121,8 @@ def on_connect(event: Event, context: Any) -> Event:
         principal = principal_in(request.get("authorizer") or {})
         if principal is None:
             return {"statusCode": 401}
+        if app.subscriptions.is_revoked(principal):
+            return {"statusCode": 403}
         app.shell.connected(Source(request["connectionId"], request["connectedAt"] / 1000, principal))
     if SUBPROTOCOL in _header(event, "sec-websocket-protocol").replace(" ", "").split(","):
         return {"statusCode": 200, "headers": {"Sec-WebSocket-Protocol": SUBPROTOCOL}}
@@ -126,7 +137,11 @@ def on_message(event: Event, context: Any) -> Event:
         if source is None:
             app.connections.close(request["connectionId"], CloseCode.TOKEN, "this connection is not known")
             return _OK
-        app.shell.received(_body(event), source, request["requestTimeEpoch"] / 1000)
+        received_at = request["requestTimeEpoch"] / 1000
+        if app.guard.exceeded(source.connection, received_at):
+            app.end_flood(source)
+        else:
+            app.shell.received(_body(event), source, received_at)
     return _OK
 
 

@@ -3,6 +3,7 @@
     pk                  sk              what
     c#CONNECTION        c               a connection: `p` who is on it, `t` since when, `w` the exams it watches, `f` faulty frames
     w#SCHOOL#QUIZ       CONNECTION      a subscription: `g` the groups, `x` until when the token holds
+    r#SCHOOL#ROLE       SUBJECT         a bearer who is refused until `x`
 
 A join must lose nothing: the subscription is written before the snapshot is read, and whoever publishes reads the subscriptions
 after the save, consistently. A global index could not promise that.
@@ -108,6 +109,19 @@ class DynamoSubscriptions:
             self._faulty.discard(connection)
             self._update(_connection_key(connection), "REMOVE f SET #ttl = :ttl", {})
 
+    # --- who is refused ---
+
+    def revoke(self, principal: Principal, seconds: float) -> None:
+        """Refuse new connections of this bearer for so long."""
+        until = self._clock() + seconds
+        item = {**_revoked_key(principal), "x": {"N": repr(until)}, "ttl": {"N": str(int(until) + 1)}}
+        self._db.write("PutItem", {"TableName": self._table, "Item": item})
+
+    def is_revoked(self, principal: Principal) -> bool:
+        """Whether this bearer is refused now."""
+        item = self._db.get(self._table, _revoked_key(principal))
+        return item is not None and not self._is_expired(item)
+
     # --- inside ---
 
     def _rows(self, exam: ExamKey) -> Iterator[_Item]:
@@ -157,3 +171,7 @@ def _row_key(exam: ExamKey, connection: str) -> _Item:
 
 def _connection_key(connection: str) -> _Item:
     return {"pk": {"S": f"c#{connection}"}, "sk": {"S": "c"}}
+
+
+def _revoked_key(principal: Principal) -> _Item:
+    return {"pk": {"S": f"r#{escaped(principal.school)}#{principal.role}"}, "sk": {"S": principal.subject}}

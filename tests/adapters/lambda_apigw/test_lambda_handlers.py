@@ -22,6 +22,7 @@ from adapters.lambda_apigw import authorizer, config, handler, resources, tokens
 from adapters.lambda_apigw.aws_http import Credentials, Session
 from adapters.lambda_apigw.claims import context_of, principal_in
 from adapters.lambda_apigw.config import ConfigError
+from adapters.lambda_apigw.flood import FloodGuard
 from adapters.lambda_apigw.usage import read_line
 from core.identity import Principal, issue
 
@@ -241,6 +242,24 @@ def test_without_an_authorizer_context_the_connection_item_says_who_it_is(app: h
 def test_an_unknown_connection_is_hung_up(app: handler.Application) -> None:
     assert handler.on_message(message(None, "lmsQuizMonitoringStudent", **REPORT), Context()) == {"statusCode": 200}
     assert app.connections.closed == [("c=", 4001)]  # type: ignore[attr-defined]
+
+
+def test_a_flood_ends_the_socket_and_keeps_its_bearer_out_for_a_minute(app: handler.Application) -> None:
+    beat = message(student(), "lmsQuizMonitoringHeartbeat", seq=1)
+    for _ in range(100):
+        handler.on_message(beat, Context())
+    assert app.connections.closed == []  # type: ignore[attr-defined]
+    handler.on_message(beat, Context())
+    assert app.connections.closed == [("c=", 4101)]  # type: ignore[attr-defined]
+    connect = {"requestContext": request_context(student(), "$connect")}
+    assert handler.on_connect(connect, Context()) == {"statusCode": 403}
+    app.subscriptions._clock = lambda: time.time() + 61
+    assert handler.on_connect(connect, Context()) == {"statusCode": 200}
+
+
+def test_twenty_frames_a_second_are_no_flood() -> None:
+    guard = FloodGuard()
+    assert not any(guard.exceeded("c=", 1_000 + n / 20) for n in range(1_000))
 
 
 def test_a_proctors_refreshed_token_counts_for_the_next_frame(app: handler.Application) -> None:

@@ -116,6 +116,24 @@ def test_a_new_connection_that_fails_is_an_error(server: Server, session: Sessio
         session.client("dynamodb", server.url).call("X.A", {}, "read")
 
 
+def test_a_connection_that_was_idle_for_long_is_not_tried_again(server: Server) -> None:
+    server.answers = [answer("200 OK")] * 3
+    now = [0.0]
+    with Session(CREDENTIALS, "eu-west-1", clock=lambda: now[0]) as session:
+        client = session.client("dynamodb", server.url)
+        for moment, connections in ((1_000.0, 1), (1_049.0, 1), (1_100.0, 2)):
+            now[0] = moment
+            client.call("X.A", {}, "read")
+            assert server.connections == connections
+
+
+def test_a_transaction_cancelled_by_throttling_is_tried_again(server: Server, session: Session) -> None:
+    reasons = {"CancellationReasons": [{"Code": "None"}, {"Code": "ThrottlingError"}]}
+    body = json.dumps({"__type": "TransactionCanceledException", "message": "cancelled", **reasons}).encode()
+    server.answers = [answer("400 Bad Request", body), answer("200 OK")]
+    assert session.client("dynamodb", server.url).call("X.A", {}, "transact") == {}
+
+
 def test_chunked_answers_are_read(server: Server, session: Session) -> None:
     chunked = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"a":\r\n3;x=y\r\n 1}\r\n0\r\n\r\n'
     server.answers = [chunked, answer("200 OK")]
