@@ -1,0 +1,84 @@
+"""A real browser, and deployments with the pages in front of them. Started once a session."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from browser_pages import Site, serve_pages
+from deployments import QUICK, ClusterDeployment, Deployment, ServerlessDeployment
+from playwright.async_api import Browser, async_playwright
+
+from adapters.ec2_cluster.config import new_secret
+from adapters.ec2_cluster.local import LocalCluster
+from adapters.lambda_apigw.local.exam_stack import LocalServerless
+
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert path, "these tests need Chromium; on Debian: apt-get install chromium"
+    async with async_playwright() as playwright:
+        chromium = await playwright.chromium.launch(executable_path=path, args=_FLAGS)
+        yield chromium
+        await chromium.close()
+
+
+@pytest.fixture(scope="session")
+def secret() -> str:
+    return new_secret()
+
+
+@pytest.fixture(scope="session")
+async def cluster(secret: str) -> AsyncIterator[LocalCluster]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROCTORWIRE_ORIGINS", "*")  # the pages come from another port
+        async with LocalCluster(workers=2, token_secret=secret) as running:
+            yield running
+
+
+@pytest.fixture(scope="session")
+def cluster_site(cluster: LocalCluster, secret: str) -> Iterator[Site]:
+    with serve_pages(cluster.urls[0], secret) as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+async def serverless(secret: str) -> AsyncIterator[LocalServerless]:
+    async with LocalServerless(token_secret=secret, policy=QUICK, sweep_seconds=1.0) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def serverless_site(serverless: LocalServerless, secret: str) -> Iterator[Site]:
+    with serve_pages(serverless.websocket_url, secret) as site:
+        yield site
+
+
+@pytest.fixture
+def quiz_id() -> str:
+    return f"geo-{next(_numbers)}"
+
+
+@pytest.fixture(params=["cluster", "serverless"])
+def place(request: pytest.FixtureRequest, quiz_id: str, secret: str) -> tuple[Deployment, Site]:
+    """A deployment with an exam of this test's own, and the site with its pages."""
+    running: Any = request.getfixturevalue(request.param)
+    site: Site = request.getfixturevalue(f"{request.param}_site")
+    if request.param == "cluster":
+        return ClusterDeployment(running, quiz_id), site
+    return ServerlessDeployment(running, secret, quiz_id), site
