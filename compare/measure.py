@@ -104,9 +104,9 @@ class Journal(Struct, frozen=True):
     read_at: float
 
 
-def judge_run(recording: Recording, rules: Rules, journal: Journal | None) -> Findings:
+def judge_run(recording: Recording, rules: Rules, truth: Mapping[str, Truth], journal: Journal | None) -> Findings:
     """All findings of a run that was stopped. Without a journal, nobody has access to it."""
-    judge = _Judge(recording, rules)
+    judge = _Judge(recording, rules, truth)
     for student in recording.students:
         judge.student(student)
     judge.conversations()
@@ -116,18 +116,15 @@ def judge_run(recording: Recording, rules: Rules, journal: Journal | None) -> Fi
     return judge.findings
 
 
-def is_complete(recording: Recording, rules: Rules, journal: Journal) -> bool:
-    """Whether the journal has every change of label that it should have by now, or will never have."""
-    assert recording.stopped_at is not None  # a journal is read when the run is over
+def is_complete(journal: Journal, truth: Mapping[str, Truth], rules: Rules) -> bool:
+    """Whether the journal has every change of label that will ever be in it."""
     labels: dict[str, list[Entry]] = defaultdict(list)
     for entries in journal.entries.values():
         for entry in sorted(entries, key=lambda e: (e.version, e.n)):
             if entry.kind == "label":
                 labels[entry.student_id].append(entry)
-    return not any(
-        missing_labels(truth, labels[student_id], rules, journal.read_at + SEEN_SECONDS)
-        for student_id, truth in truths(recording, rules, recording.stopped_at).items()
-    )
+    read_at = journal.read_at + SEEN_SECONDS
+    return not any(missing_labels(one, labels[student_id], rules, read_at) for student_id, one in truth.items())
 
 
 def clock_offset(recording: Recording) -> float:
@@ -149,10 +146,15 @@ def clock_offset(recording: Recording) -> float:
     return quickest[len(quickest) // 2] if quickest else 0.0
 
 
-def truths(recording: Recording, rules: Rules, until: float) -> dict[str, Truth]:
-    """The truth about every student up to now."""
-    next_ms = promise_ms(recording)
-    return {s.plan.student_id: replay(s, rules.here, rules.policy, until, next_ms) for s in recording.students}
+def truths(recording: Recording, rules: Rules) -> dict[str, Truth]:
+    """The truth about every student of a run that was stopped."""
+    return {student.plan.student_id: _truth(student, recording, rules) for student in recording.students}
+
+
+def _truth(student: StudentLog, recording: Recording, rules: Rules, whatever_was_sent: bool = False) -> Truth:
+    assert recording.stopped_at is not None  # a run is judged when it is over
+    promise = promise_ms(recording)
+    return replay(student, rules.here, rules.policy, recording.stopped_at, promise, whatever_was_sent)
 
 
 def promise_ms(recording: Recording) -> int | None:
@@ -160,32 +162,52 @@ def promise_ms(recording: Recording) -> int | None:
     return round(recording.schedule.plan.interval * 1100) if recording.client == "proctorwire" else None
 
 
-def unsettled(recording: Recording, offset: float = 0.0) -> Iterable[str]:
-    """What is still to be seen before a run may end, in words; nothing when every consequence is there."""
-    numbered = recording.client == "proctorwire"
-    watchers = {quiz_id: recording.proctors_of(quiz_id) for quiz_id in recording.schedule.quiz_ids}
+def unsettled(recording: Recording, rules: Rules, now: float) -> Iterable[str]:
+    """What is still to be seen, in words, and may still come in time. Nothing: the run can end."""
     for student in recording.students:
-        student_id, quiz_id = student.plan.student_id, student.plan.quiz_id
-        if student.waiting and not student.gone:
-            yield f"{student_id} has frames in the outbox"
+        yield from _unanswered(student, now)
         latest = next((r for r in reversed(student.reports) if r.changed and _was_sent(student, r)), None)
-        for proctor in watchers[quiz_id]:
-            view = proctor.views.get(student_id)
-            if student.gone:
-                if view is None or view.label != "offline":
-                    yield f"{proctor.plan.proctor_id} has not seen {student_id} go offline"
-            elif latest is not None and (view is None or _reach(view, numbered) < _wanted(latest, numbered, offset)):
-                yield f"{proctor.plan.proctor_id} has not seen the last report of {student_id}"
+        for proctor in recording.proctors_of(student.plan.quiz_id):
+            yield from _unseen(student, latest, proctor, recording, rules, now)
     for proctor in recording.proctors:
         for order in proctor.orders:
-            if not any(s.command_id == order.command_id and s.outcome == "confirmed" for s in proctor.statuses):
+            confirmed = any(s.command_id == order.command_id and s.outcome == "confirmed" for s in proctor.statuses)
+            if not confirmed and now < order.sent_at + 2 * SEEN_SECONDS:
                 yield f"{order.command_id} is not confirmed"
-        heard = {message_id for _, message_id in proctor.messages}
-        for student in recording.students:
-            if student.plan.quiz_id == proctor.plan.quiz_id:
-                for words in student.words:
-                    if words.message_id not in heard:
-                        yield f"{words.message_id} was not heard by {proctor.plan.proctor_id}"
+
+
+def _unanswered(student: StudentLog, now: float) -> Iterable[str]:
+    """Frames of a page that was not told yet that they arrived."""
+    if student.waiting and not student.gone:
+        begun = [r.created_at for r in student.reports if r.acked_at is None]
+        begun += [w.created_at for w in student.words if w.acked_at is None]
+        begun += [got.at for got in student.commands]
+        if begun and now < max(begun) + 2 * SEEN_SECONDS:
+            yield f"{student.plan.student_id} has frames in the outbox"
+
+
+def _unseen(
+    student: StudentLog, latest: Report | None, proctor: ProctorLog, recording: Recording, rules: Rules, now: float
+) -> Iterable[str]:
+    """What this dashboard does not show yet of this student."""
+    student_id, proctor_id = student.plan.student_id, proctor.plan.proctor_id
+    view = proctor.views.get(student_id)
+    if student.gone:
+        line = student.lines[-1] if student.lines else None
+        if line is not None and line.closed_at is not None and (view is None or view.label != "offline"):
+            patience = SEEN_SECONDS if line.end == "left" else rules.offline_seconds + 1.0
+            if now < line.closed_at + patience:
+                yield f"{proctor_id} has not seen {student_id} go offline"
+    elif latest is not None and now < latest.attempts[-1].at + SEEN_SECONDS:
+        numbered = recording.client == "proctorwire"
+        if view is None or _reach(view, numbered) < _wanted(latest, numbered, rules.clock_offset):
+            yield f"{proctor_id} has not seen the last report of {student_id}"
+    for words in student.words:
+        if (
+            all(words.message_id != message_id for _, message_id in proctor.messages)
+            and now < words.created_at + SEEN_SECONDS
+        ):
+            yield f"{proctor_id} has not heard {words.message_id}"
 
 
 def _was_sent(student: StudentLog, report: Report) -> bool:
@@ -203,14 +225,14 @@ def _reach(view: View, numbered: bool) -> float:
 
 
 class _Judge:
-    def __init__(self, recording: Recording, rules: Rules) -> None:
+    def __init__(self, recording: Recording, rules: Rules, truth: Mapping[str, Truth]) -> None:
         assert recording.stopped_at is not None  # a run is judged when it is over
         self.recording = recording
         self.rules = rules
         self.findings = Findings()
         self._stopped_at = recording.stopped_at
         self._numbered = recording.client == "proctorwire"
-        self._truths = truths(recording, rules, recording.stopped_at)
+        self._truths = truth
         self._watchers = {quiz_id: recording.proctors_of(quiz_id) for quiz_id in recording.schedule.quiz_ids}
         self._screens = {p.plan.proctor_id: _screens(p, self._numbered) for p in recording.proctors}
         self._empty = _Screen((), self._numbered)
@@ -317,10 +339,14 @@ class _Judge:
         student_id = student.plan.student_id
         if (student_id, key) in self._called_offline:
             return
-        if "offline" not in self._truths[student_id].labels_between(at - SEEN_SECONDS, at + _TRUTH_LEAD_SECONDS):
-            self._called_offline.add((student_id, key))
-            label = self._truths[student_id].label_at(at)
-            self.findings.false_offline.append(f"{student_id} was called offline while {label}")
+        start, end = at - SEEN_SECONDS, at + _TRUTH_LEAD_SECONDS
+        if "offline" in self._truths[student_id].labels_between(start, end):
+            return
+        if "offline" in _truth(student, self.recording, self.rules, whatever_was_sent=True).labels_between(start, end):
+            return  # true if the server got a frame that went out just before its connection dropped
+        self._called_offline.add((student_id, key))
+        label = self._truths[student_id].label_at(at)
+        self.findings.false_offline.append(f"{student_id} was called offline while {label}")
 
     def _final_picture(self, proctor: ProctorLog, student: StudentLog) -> None:
         """At the end the dashboard shows what is true, or was a moment before."""
@@ -396,7 +422,9 @@ class _Judge:
             return
         if not any(got.command_id == command_id for got in student.commands):
             self._lose(f"command {command_id} did not reach {student.plan.student_id}")
-        elif not any(status.command_id == command_id and status.outcome == "confirmed" for status in proctor.statuses):
+        elif _watching_from(proctor, sent_at) == sent_at and not any(
+            status.command_id == command_id and status.outcome == "confirmed" for status in proctor.statuses
+        ):
             self._lose(f"{proctor.plan.proctor_id} was not told that {command_id} was confirmed")
 
     # --- what is written down -------------------------------------------------------------------------------------------------
@@ -418,7 +446,7 @@ class _Judge:
 
     def _journal_of(self, student: StudentLog, entries: Sequence[Entry], read_at: float) -> None:
         student_id = student.plan.student_id
-        labels = [e for e in entries if e.kind == "label"]
+        labels = [e for e in entries if e.kind == "label" and self._here(e.at) <= self._stopped_at]
         missing = missing_labels(self._truths[student_id], labels, self.rules, read_at)
         for change in missing:
             self._lose(f"the journal lacks that {student_id} turned {change.label} ({change.cause})")

@@ -11,7 +11,7 @@ import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from compare.cost import CostError, ExamPlan, cluster_cost, serverless_cost
 from compare.crowd import Crowd
-from compare.measure import Findings, Journal, Rules, clock_offset, is_complete, judge_run, unsettled
+from compare.measure import Findings, Journal, Rules, clock_offset, is_complete, judge_run, truths, unsettled
 from compare.prices import PriceError, Prices, load_prices
 from compare.recording import Recording
 from compare.report import html_report
@@ -39,6 +39,7 @@ from compare.result import (
     summarise,
 )
 from compare.target import ClusterTarget, Load, RemoteTarget, ServerlessTarget, Target, TargetError
+from compare.truth import Truth
 from compare.usage import Basis, ClusterUsage, Mode, ProcessSplit, ServerlessUsage, Usage
 from compare.workload import SCHOOL, ClientKind, Plan, Schedule, WorkloadError, schedule
 from core.identity import MIN_SECRET_BYTES
@@ -203,8 +204,9 @@ async def run_mode(
         recording = crowd.recording
         offset = 0.0 if target.is_local else clock_offset(recording)
         rules = Rules(target.name, target.policy, offset)
-        journal = await _read_journal(target, recording, rules, stop) if target.is_local else None
-        findings = judge_run(recording, rules, journal)
+        truth = truths(recording, rules)
+        journal = await _read_journal(target, recording, rules, truth, stop) if target.is_local else None
+        findings = judge_run(recording, rules, truth, journal)
         result = _mode_result(target, recording, rules, findings, usages, journal, exam, prices)
         progress.update(target.name, "done", plan.duration, plan.duration, "")
         return ModeRun(recording, findings, result, stop.is_set())
@@ -223,6 +225,7 @@ async def _exam_takes_place(crowd: Crowd, target: Target, stop: asyncio.Event, p
     """Play the schedule until its last consequence was seen, and take the usage at the two moments that count."""
     recording, the_schedule = crowd.recording, crowd.recording.schedule
     duration = the_schedule.plan.duration
+    rules = Rules(target.name, target.policy)
     started = asyncio.Event()
     playing = asyncio.create_task(crowd.play(started))
     usages = _Usages()
@@ -247,7 +250,7 @@ async def _exam_takes_place(crowd: Crowd, target: Target, stop: asyncio.Event, p
             if now < duration:
                 progress.update(target.name, "running", now, duration, note)
             else:
-                left = next(iter(unsettled(recording)), None)
+                left = next(iter(unsettled(recording, rules, crowd.clock())), None)
                 if left is None or playing.done():
                     break
                 progress.update(target.name, "settling", duration, duration, left)
@@ -276,7 +279,9 @@ def _load(crowd: Crowd) -> Load:
     )
 
 
-async def _read_journal(target: Target, recording: Recording, rules: Rules, stop: asyncio.Event) -> Journal:
+async def _read_journal(
+    target: Target, recording: Recording, rules: Rules, truth: Mapping[str, Truth], stop: asyncio.Event
+) -> Journal:
     """The journal once it is complete, or what there is of it when its time has passed."""
     assert recording.stopped_at is not None  # the crowd is gone
     loop = asyncio.get_running_loop()
@@ -285,7 +290,7 @@ async def _read_journal(target: Target, recording: Recording, rules: Rules, stop
         entries = {quiz_id: await target.journal(ExamKey(SCHOOL, quiz_id)) for quiz_id in recording.schedule.quiz_ids}
         waited = _JOURNAL_SECONDS - (end - loop.time())
         journal = Journal(entries, recording.stopped_at + waited)
-        if stop.is_set() or loop.time() >= end or is_complete(recording, rules, journal):
+        if stop.is_set() or loop.time() >= end or is_complete(journal, truth, rules):
             return journal
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _LOOK_SECONDS)

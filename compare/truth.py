@@ -57,8 +57,18 @@ class Truth(Struct, frozen=True):
         return (self.shown[index + 1].at if index + 1 < len(self.shown) else end) - change.at
 
 
-def replay(log: StudentLog, here: Home, policy: Policy, until: float, next_ms: int | None) -> Truth:
-    """The truth about one student, up to `until`. `next_ms` is what the page promised while active, None if nothing."""
+def replay(
+    log: StudentLog,
+    here: Home,
+    policy: Policy,
+    until: float,
+    next_ms: int | None,
+    whatever_was_sent: bool = False,
+) -> Truth:
+    """The truth about one student, up to `until`. `next_ms` is what the page promised while active, None if nothing.
+
+    With `whatever_was_sent`, frames of unknown fate count too.
+    """
     plan = log.plan
     exam = new_exam(ExamKey(SCHOOL, plan.quiz_id), here, 0.0, policy)
     record = new_participant(ParticipantKey(SCHOOL, plan.quiz_id, plan.student_id), here)
@@ -74,7 +84,7 @@ def replay(log: StudentLog, here: Home, policy: Policy, until: float, next_ms: i
         while record.check_at is not None and record.check_at <= now:
             happen(DeadlineReached(received_at=record.check_at, at=record.check_at), record.check_at)
 
-    for event in sorted(_events(log, next_ms, until), key=lambda event: event.received_at):
+    for event in sorted(_events(log, next_ms, until, whatever_was_sent), key=lambda event: event.received_at):
         if event.received_at >= until:
             break
         let_time_pass(event.received_at)
@@ -94,11 +104,11 @@ def reached_server(
     return ended_at - attempt.at >= (FATE_SECONDS if numbered else PAPER_FATE_SECONDS)
 
 
-def _events(log: StudentLog, next_ms: int | None, until: float) -> Iterable[ParticipantEvent]:
+def _events(log: StudentLog, next_ms: int | None, until: float, everything: bool) -> Iterable[ParticipantEvent]:
     """What reached the server, as events."""
     for report in log.reports:
         for attempt in report.attempts:
-            if reached_server(attempt, log.lines, report.acked_at, report.seq > 0, until):
+            if everything or reached_server(attempt, log.lines, report.acked_at, report.seq > 0, until):
                 yield StatusReported(
                     received_at=attempt.at,
                     connection=_connection(attempt.line),
@@ -106,7 +116,7 @@ def _events(log: StudentLog, next_ms: int | None, until: float) -> Iterable[Part
                     report=_on_the_wire(log, report, next_ms),
                 )
     for beat in log.beats:
-        if reached_server(beat, log.lines, None, numbered=False, until=until):
+        if everything or reached_server(beat, log.lines, None, numbered=False, until=until):
             yield HeartbeatReceived(
                 received_at=beat.at, connection=_connection(beat.line), heartbeat=m.Heartbeat(next_ms=next_ms)
             )

@@ -29,6 +29,7 @@ QUESTIONS = 100
 TICK_JITTER = 0.1
 SWITCH_SHARE = 0.25
 MAX_RETURN_SECONDS = 15.0  # below the server's grace for a closed socket: who returns was never offline
+ANSWER_SECONDS = 4.0  # a warned student takes at most this long to confirm
 OVERTIME_SECONDS = (
     40.0  # the longest grace before *offline*, the slower deployment's tolerance, and what a proctor may wait
 )
@@ -251,9 +252,11 @@ def _proctor(plan: Plan, quiz_id: str, number: int, warned: str) -> ProctorPlan:
     whole = plan.duration
     steps = [ProctorStep(0.0, "watch")]
     if warned:
+        warns = 0.36 * whole
+        drops = max(0.56 * whole, warns + ANSWER_SECONDS)  # who is away hears no answer
         steps += [
-            ProctorStep(0.36 * whole, "warn", warned),
-            ProctorStep(0.56 * whole, "drop"),
-            ProctorStep(0.60 * whole, "return"),
+            ProctorStep(warns, "warn", warned),
+            ProctorStep(drops, "drop"),
+            ProctorStep(drops + 0.04 * whole, "return"),
         ]
     return ProctorPlan(f"proctor-{number + 1:03}", quiz_id, tuple(steps))
