@@ -285,9 +285,8 @@ class _Judge:
             if reached is False:
                 losses[proctor.plan.proctor_id] = True
                 name = f"report {report.seq or 'of Figure 4'} of {student.plan.student_id}"
-                self._lose(
-                    f"{name} did not reach {proctor.plan.proctor_id}" + ("" if report.acked_at else ", nor an ack")
-                )
+                unanswered = ", nor an ack" if self._numbered and report.acked_at is None else ""
+                self._lose(f"{name} did not reach {proctor.plan.proctor_id}{unanswered}")
             if reached is not True and everywhere is not False:
                 everywhere = reached
         return everywhere
