@@ -10,8 +10,11 @@ from adapters.ec2_cluster.connection import ConnectionSettings, listen
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_asyncio_loop_factories(config, item):
-    """Workers run on uvloop; asyncio's own loop is the way out if it fails us, so both must work."""
-    return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+    """Workers run on uvloop; asyncio's own loop is the way out if it fails us, so sockets are tested on both."""
+    loops = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+    if item.path.stem in ("test_transport_handshake", "test_transport_messages"):
+        return loops
+    return {"uvloop": loops["uvloop"]}
 
 
 @pytest.fixture(params=["picows", "websockets"])
@@ -28,7 +31,7 @@ async def serve(transport):
             endpoint = endpoint or Recorder()
             sock = listening_socket()
             port = sock.getsockname()[1]
-            settings = {"close_seconds": 0.4, "ping_seconds": 0.0, **settings}
+            settings = {"close_seconds": 0.2, "ping_seconds": 0.0, **settings}
             listener = await listen(sock, endpoint, ConnectionSettings(**settings), transport)
             served = Served(listener, endpoint, port)
             stack.push_async_callback(served.stop)
