@@ -433,15 +433,18 @@ class Listener:
     async def _start(self, sock: socket.socket) -> None:
         settings = self.settings
         sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Accepted sockets inherit these; the receive buffer must be set before the handshake fixes the window's scale.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if settings.socket_send_bytes:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.socket_send_bytes)
         if settings.socket_receive_bytes:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.socket_receive_bytes)
         self._server = await self._loop.create_server(
-            lambda: _Front(self), sock=sock, backlog=settings.backlog, ssl=settings.tls
+            lambda: _Front(self),
+            sock=sock,
+            backlog=settings.backlog,
+            ssl=settings.tls,
+            ssl_handshake_timeout=None if settings.tls is None else settings.handshake_seconds,
         )
         self._wheel.start()
 

@@ -8,15 +8,16 @@ request that makes it answer. Constructed directly, because its `ws_create_serve
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
-from multidict import CIMultiDict
 from picows import (
     WSAutoPingStrategy,
     WSFrame,
     WSListener,
     WSMsgType,
     WSTransport,
+    WSUpgradeRequest,
     WSUpgradeResponse,
 )
 from picows.common import WSUpgradeResponseWithListener
@@ -29,24 +30,19 @@ _TEXT = WSMsgType.TEXT
 _BINARY = WSMsgType.BINARY
 _COPIED_BYTES = 8 * 1024
 _HEADER_ROOM = 14  # the longest frame header, which picows writes in front of a message in place
-_NO_HEADERS: CIMultiDict[str] = CIMultiDict()
+_NO_HEADERS = WSUpgradeResponse.create_101_response().headers
 
 
 def wire_opener(settings: ConnectionSettings) -> OpenWire:
-    """The `OpenWire` of this transport."""
+    """The `OpenWire` of this transport. RuntimeError if the installed picows is not built as we know it."""
     silent = _Silent()
 
-    def open_wire(
-        connection: Connection, transport: asyncio.Transport, handshake: Handshake, subprotocol: str | None, rest: bytes
-    ) -> None:
-        wire = PicowsWire(connection)
-        headers = {} if subprotocol is None else {"Sec-WebSocket-Protocol": subprotocol}
-        answer = WSUpgradeResponse.create_101_response(headers)
-        protocol: Any = WSProtocol(
+    def make_protocol(answer: Callable[[WSUpgradeRequest], WSUpgradeResponseWithListener]) -> Any:
+        return WSProtocol(
             None,  # host and port, path: of a client
             None,
             False,  # is_client_side
-            lambda request: WSUpgradeResponseWithListener(answer, wire),
+            answer,
             silent,
             True,  # disconnect_on_exception
             None,  # websocket_handshake_timeout: ours is over
@@ -59,6 +55,21 @@ def wire_opener(settings: ConnectionSettings) -> OpenWire:
             None,  # extra_headers
             1024,  # read_buffer_init_size
         )
+
+    try:
+        make_protocol(
+            lambda request: WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(), WSListener())
+        )
+    except TypeError as error:  # better now than at each connection
+        raise RuntimeError(f"this version of picows is not known here, use --transport websockets: {error}") from error
+
+    def open_wire(
+        connection: Connection, transport: asyncio.Transport, handshake: Handshake, subprotocol: str | None, rest: bytes
+    ) -> None:
+        wire = PicowsWire(connection)
+        headers = {} if subprotocol is None else {"Sec-WebSocket-Protocol": subprotocol}
+        answer = WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(headers), wire)
+        protocol = make_protocol(lambda request: answer)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
         _feed(protocol, canonical_request(handshake))

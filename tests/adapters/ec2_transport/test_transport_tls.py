@@ -1,0 +1,39 @@
+import asyncio
+import shutil
+import ssl
+import subprocess
+
+import pytest
+from transport_peers import TEXT, Peer, Recorder
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl program to make a certificate")
+    home = tmp_path_factory.mktemp("tls")
+    made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    named = "-addext subjectAltName=DNS:localhost -keyout key -out cert"
+    subprocess.run(["openssl", *made.split(), *named.split()], cwd=home, check=True, capture_output=True)
+    return home / "cert", home / "key"
+
+
+async def test_sockets_over_tls(serve, certificate):
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(*certificate)
+    served = await serve(Recorder(), tls=server, message_bytes=32 * 1024)
+    client = ssl.create_default_context(cafile=str(certificate[0]))
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port, ssl=client, server_hostname="localhost")
+    peer = Peer(reader, writer)
+    assert (await peer.request("/ws", Connection="keep-alive, Upgrade"))[0] == 101
+    assert served.endpoint.handshakes[0].secure
+    for size in (1, 125, 9000, 20_000):
+        peer.text(b"x" * size)
+        assert await peer.next() == (TEXT, b"x" * size)
+    served.endpoint.connections[0].close(4200, "drain")
+    assert await peer.closed() == (4200, "drain")
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port, ssl=client, server_hostname="localhost")
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (await reader.read()).endswith(b"\r\n\r\nok\n")
+    writer.close()
