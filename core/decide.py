@@ -338,7 +338,10 @@ def _student_messaged(draft: _Draft, event: StudentMessaged) -> None:
 
 
 def _receipt_received(draft: _Draft, event: ReceiptReceived) -> None:
-    """A command arrived at the page, or the student confirmed it: a repeat changes nothing and is acked again."""
+    """A command arrived at the page, or the student confirmed it: a repeat changes nothing and is acked again.
+
+    Of a command that this record does not know nothing is acked: the record may be an older copy than the command's.
+    """
     command_id, outcome = str(event.receipt.command_id), event.receipt.outcome
     confirmation = f"confirmed {command_id}"
     pending = next((c for c in draft.after.commands if c.command_id == command_id), None)
@@ -352,7 +355,8 @@ def _receipt_received(draft: _Draft, event: ReceiptReceived) -> None:
             _mark_done(draft, confirmation)
         draft.note("receipt", outcome, reference=command_id, after=outcome, actor="student")
         _command_status(draft, command_id, outcome)
-    draft.ack(event.connection, command_id=command_id)
+    if _is_known(draft.after, command_id):
+        draft.ack(event.connection, command_id=command_id)
 
 
 # --- a connection or the clock speaks -------------------------------------------------------------------------------------

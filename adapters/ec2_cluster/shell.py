@@ -130,9 +130,12 @@ class Shell:
             self._spawn(self._pass_on(key, [event]))
 
     def nudge(self, key: ParticipantKey) -> None:
-        """The inbox of this participant has news. If it is not ours, whoever owns it hears of it too."""
+        """The inbox of this participant has news, and Redis names us as the owner."""
         owned = self._owned.get(key)
-        if owned is not None and not owned.reading_inbox:
+        if owned is None:
+            # We claimed it and never heard so, or heard no more after it. Nobody else will look after it while we live.
+            self._spawn(self.take_over(key))
+        elif not owned.reading_inbox:
             owned.reading_inbox = True
             self._spawn(self._read_inbox(key, owned))
 

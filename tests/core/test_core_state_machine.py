@@ -94,7 +94,7 @@ class ParticipantMachine(RuleBasedStateMachine):
         assert visible(repeated.participant) == visible(after)
         assert repeated.entries == ()
         assert not [e for e in repeated.effects if isinstance(e, fx.PublishMessage | fx.PublishView)]
-        self.past = [*self.past, event][-20:]
+        self.past = [*self.past, event][-8:]  # a record remembers the last twelve ids
         return decision
 
     def pass_time(self, seconds: float) -> None:
