@@ -26,6 +26,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     journal_table: str
     sweep_queue_url: str = ""
     command_queue_url: str = ""
+    views_queue_url: str = ""
     management_url: str = ""
     dynamodb_url: str
     sqs_url: str
@@ -48,6 +49,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings. Raises ConfigError.
 
     The names of AWS's own variables are AWS's. `PROCTORWIRE_USAGE_EVERY_SECONDS=0` writes a usage line for every invocation.
+    Without `PROCTORWIRE_VIEWS_QUEUE_URL` every change is published at once, however many proctors watch.
     """
     region = _needed(environ, "AWS_REGION")
     everywhere = environ.get("AWS_ENDPOINT_URL", "")
@@ -64,6 +66,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
             journal_table=_needed(environ, "PROCTORWIRE_JOURNAL_TABLE"),
             sweep_queue_url=environ.get("PROCTORWIRE_SWEEP_QUEUE_URL", ""),
             command_queue_url=environ.get("PROCTORWIRE_COMMAND_QUEUE_URL", ""),
+            views_queue_url=environ.get("PROCTORWIRE_VIEWS_QUEUE_URL", ""),
             management_url=environ.get("PROCTORWIRE_MANAGEMENT_URL", ""),
             dynamodb_url=environ.get("AWS_ENDPOINT_URL_DYNAMODB")
             or everywhere

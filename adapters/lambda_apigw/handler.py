@@ -20,7 +20,7 @@ from adapters.lambda_apigw.aws_http import DynamoDb, Session
 from adapters.lambda_apigw.claims import principal_in
 from adapters.lambda_apigw.flood import REVOKED_SECONDS, FloodGuard
 from adapters.lambda_apigw.gateway import ApiGatewayConnections
-from adapters.lambda_apigw.queue import SqsQueue, read_command, read_sweep
+from adapters.lambda_apigw.queue import SqsQueue, read_command, read_sweep, read_views
 from adapters.lambda_apigw.shell import Shell
 from adapters.lambda_apigw.store import DynamoStore
 from adapters.lambda_apigw.subscriptions import DynamoSubscriptions
@@ -57,7 +57,12 @@ class Application:
         )
         self.subscriptions = DynamoSubscriptions(database, settings.state_table, time.time)
         self.connections = ApiGatewayConnections(session.client("execute-api", settings.management_url), self._dropped)
-        queue = SqsQueue(session.client("sqs", settings.sqs_url), settings.sweep_queue_url, settings.command_queue_url)
+        queue = SqsQueue(
+            session.client("sqs", settings.sqs_url),
+            settings.sweep_queue_url,
+            settings.command_queue_url,
+            settings.views_queue_url,
+        )
         self.shell = Shell(
             self.store,
             self.subscriptions,
@@ -68,6 +73,7 @@ class Application:
             policy=settings.policy,
             exam_cache_seconds=settings.exam_cache_seconds,
             sweep_seconds=settings.sweep_seconds,
+            coalesce=bool(settings.views_queue_url),
         )
         self.sweep = Sweep(self.shell, self.store, self.subscriptions, self.connections, time.time)
         self.guard = FloodGuard()
@@ -165,6 +171,14 @@ def on_command(event: Event, context: Any) -> Event:
     """Messages of the command queue: parts of commands to many. One that failed comes again."""
     app = application()
     return _each_record(event, context, lambda body: app.shell.carry_out(read_command(body)))
+
+
+def on_views(event: Event, context: Any) -> Event:
+    """A batch of the queue of views, collected for a second: published together. If it fails, all of it comes again."""
+    app = application()
+    with app.invocation(context):
+        app.shell.publish([read_views(record["body"]) for record in event["Records"]])
+    return {"batchItemFailures": []}
 
 
 def on_minute(event: Event, context: Any) -> None:

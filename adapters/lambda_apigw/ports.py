@@ -15,6 +15,7 @@ from core.events import CommandIssued, ParticipantEvent
 from core.identity import Principal
 from core.incidents import SilenceCounts
 from core.journal import Entry
+from core.messages import View
 from core.participant import ExamKey, Participant, ParticipantKey
 from core.ports import Channels, Connections, ParticipantStore
 
@@ -28,6 +29,7 @@ __all__ = [
     "Store",
     "Subscriptions",
     "SweepTicket",
+    "Views",
 ]
 
 
@@ -66,6 +68,13 @@ class CommandChunk(Struct, frozen=True, omit_defaults=True):
     shard: int = 0
     after: str = ""
     student_ids: tuple[str, ...] = ()
+
+
+class Views(Struct, frozen=True):
+    """Views of an exam that are published a moment later, together with what others publish until then."""
+
+    exam: ExamKey
+    views: tuple[View, ...]
 
 
 class Store(ParticipantStore, Protocol):
@@ -138,3 +147,6 @@ class Queue(Protocol):
 
     def command(self, chunk: CommandChunk) -> None:
         """Have this part of a command carried out."""
+
+    def publish(self, views: Views) -> None:
+        """Have these views published soon. Only asked for if the shell was told to coalesce."""

@@ -62,6 +62,17 @@ def queues(
     ]
 
 
+VIEWS_BATCH_SIZE = 1_000
+VIEWS_WINDOW_SECONDS = 1
+"""How the mapping of the queue of views collects them: MaximumBatchingWindowInSeconds counts whole seconds, at least one."""
+
+
+def views_queue(name: str = "proctorwire-views", *, timeout_seconds: int = 30) -> dict[str, Any]:
+    """The queue of views that are published together. What is older than a few minutes has been published otherwise since."""
+    visible = str(6 * timeout_seconds + VIEWS_WINDOW_SECONDS)
+    return {"QueueName": name, "Attributes": {"VisibilityTimeout": visible, "MessageRetentionPeriod": "300"}}
+
+
 def create(
     dynamodb: Client, sqs: Client, wanted_tables: list[dict[str, Any]], wanted_queues: list[dict[str, Any]]
 ) -> list[str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import assert_never
 
 from msgspec import Raw
@@ -25,6 +25,7 @@ from adapters.lambda_apigw.ports import (
     Store,
     Subscriptions,
     SweepTicket,
+    Views,
 )
 from core import effects, events, messages, routing
 from core.decide import decide, decide_exam
@@ -34,13 +35,19 @@ from core.identity import Principal
 from core.participant import ExamKey, Home, Participant, ParticipantKey, new_participant
 from core.policy import MAX_ERRORS_IN_A_ROW, MAX_MESSAGE_BYTES, Policy
 from core.routing import Source
-from core.snapshot import cut, in_groups, pages, view
+from core.snapshot import cut, in_groups, newer, pages, view
 
 HERE: Home = "lambda"
 _ATTEMPTS = 12
 _DIRECT_STUDENTS = 20
 """A command to more students than this is carried out by later invocations: API Gateway waits 29 seconds for this one."""
 _CHUNK_STUDENTS = 100
+
+
+_DIRECT_WATCHERS = 3
+"""With more proctors than this, or more students than fit one shard, changes are published together, if there is a queue for it."""
+
+_QUEUED_VIEWS = 80
 
 
 class Contended(LocalError):
@@ -50,19 +57,20 @@ class Contended(LocalError):
 class _Publication:
     """What one invocation has to tell the proctors of one exam."""
 
-    __slots__ = ("frames", "incidents", "statuses", "views")
+    __slots__ = ("frames", "incidents", "merged", "statuses", "views")
 
     def __init__(self) -> None:
         self.views: dict[ParticipantKey, Participant] = {}
+        self.merged: dict[str, messages.View] = {}
         self.frames: list[tuple[str, bytes]] = []
         self.statuses: defaultdict[str, dict[str, str]] = defaultdict(dict)
         self.incidents: tuple[messages.Incident, ...] = ()
 
     def payloads(self, exam: ExamKey, groups: Sequence[str], now: float) -> Iterator[bytes]:
         """The frames for a proctor who watches these groups (none: all)."""
-        changed = [record for record in self.views.values() if in_groups(record.group, groups)]
-        encoded = (messages.encode_value(view(record)) for record in changed)
-        parts: list[tuple[Raw, ...]] = list(cut(encoded))
+        changed = (view(record) for record in self.views.values())
+        wanted = (v for v in (*changed, *self.merged.values()) if in_groups(v.group, groups))
+        parts: list[tuple[Raw, ...]] = list(cut(map(messages.encode_value, wanted)))
         if not parts and self.incidents:
             parts = [()]
         for part in parts:
@@ -94,7 +102,8 @@ class Shell:
     """Decides events on what is stored. One object serves an execution environment, one call at a time.
 
     `verify` checks a token given in-band and raises `TokenRejected`. `policy` is that of exams that open with their first report.
-    An exam may be as old as `exam_cache_seconds` when a report is decided, except for the first report of a connection.
+    An exam may be as old as `exam_cache_seconds` when a report is decided, except for the first report of a connection. With
+    `coalesce`, the queue publishes what many proctors watch, or what changes in a big exam.
     """
 
     def __init__(
@@ -109,6 +118,7 @@ class Shell:
         policy: Policy | None = None,
         exam_cache_seconds: float = 2.0,
         sweep_seconds: float = 10.0,
+        coalesce: bool = False,
     ) -> None:
         self.sweep_seconds = sweep_seconds
         self._store = store
@@ -119,6 +129,7 @@ class Shell:
         self._verify = verify
         self._policy = policy
         self._exam_cache_seconds = exam_cache_seconds
+        self._coalesce = coalesce
         self._exams: dict[ExamKey, tuple[Exam, float]] = {}
 
     # --- what happens to a connection ---
@@ -367,9 +378,36 @@ class Shell:
 
     def _publish(self, exam: ExamKey, publication: _Publication) -> None:
         """To all who watch the exam, as they are now: after the save, so that a proctor who joins meanwhile misses nothing."""
+        only_views = not (publication.frames or publication.statuses or publication.incidents)
+        if self._coalesce and only_views and self._store.shards(exam) > 1:
+            self._enqueue(exam, publication)
+            return
+        watchers = list(self._subscriptions.subscriptions(exam))
+        if self._coalesce and (len(watchers) > _DIRECT_WATCHERS or self._store.shards(exam) > 1):
+            self._enqueue(exam, publication)
+        self._deliver(exam, publication, watchers)
+
+    def _enqueue(self, exam: ExamKey, publication: _Publication) -> None:
+        """Leave the views to a later invocation. The rest is rare, and its order matters: it goes out now."""
+        views = [view(record) for record in publication.views.values()]
+        publication.views.clear()
+        for start in range(0, len(views), _QUEUED_VIEWS):
+            self._queue.publish(Views(exam, tuple(views[start : start + _QUEUED_VIEWS])))
+
+    def publish(self, batch: Iterable[Views]) -> None:
+        """Publish queued views, each exam's in one update, of each student the newest. Repeats and any order are harmless."""
+        publications: defaultdict[ExamKey, _Publication] = defaultdict(_Publication)
+        for queued in batch:
+            merged = publications[queued.exam].merged
+            for received in queued.views:
+                merged[received.student_id] = newer(merged.get(received.student_id), received)
+        for exam, publication in publications.items():
+            self._deliver(exam, publication, list(self._subscriptions.subscriptions(exam)))
+
+    def _deliver(self, exam: ExamKey, publication: _Publication, watchers: Sequence[tuple[str, Sequence[str]]]) -> None:
         now = self._clock()
         rendered: dict[tuple[str, ...], list[bytes]] = {}
-        for connection, watched in list(self._subscriptions.subscriptions(exam)):
+        for connection, watched in watchers:
             groups = tuple(watched)
             if groups not in rendered:
                 rendered[groups] = list(publication.payloads(exam, groups, now))

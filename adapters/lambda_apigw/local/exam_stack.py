@@ -101,6 +101,7 @@ class LocalServerless:
         sweep_seconds: float = 10.0,
         minute_seconds: float = 60.0,
         shards: int = 1,
+        coalesce: bool = True,
         memory_mb: int = 256,
         environments: int = 8,
         limits: Limits | None = None,
@@ -109,13 +110,17 @@ class LocalServerless:
         management_port: int = 0,
         region: str = "ap-southeast-1",
     ) -> None:
-        """`environments` caps the message function. Raises `config.ConfigError` for a token secret that is too short."""
+        """`environments` caps the message function; `coalesce` is the shell's.
+
+        Raises `config.ConfigError` for a token secret that is too short.
+        """
         token_keys(token_secret)
         self._token_secret = token_secret
         self._policy = policy
         self._sweep_seconds = sweep_seconds
         self._minute_seconds = minute_seconds
         self._shards = shards
+        self._coalesce = coalesce
         self._memory_mb = memory_mb
         self._environments = environments
         self._limits = limits or Limits()
@@ -226,7 +231,7 @@ class LocalServerless:
 
     def _create_resources(self) -> list[str]:
         url = self._ministack.endpoint_url
-        queues = resources.queues(sweep_timeout_seconds=5, command_timeout_seconds=5)
+        queues = [*resources.queues(sweep_timeout_seconds=5, command_timeout_seconds=5), resources.views_queue()]
         with self._session() as session:
             dynamodb, sqs = session.client("dynamodb", url), session.client("sqs", url)
             return resources.create(dynamodb, sqs, resources.tables(), queues)
@@ -234,7 +239,7 @@ class LocalServerless:
     def _log_file(self, function: str) -> Path:
         return self._directory / f"{function}.log"
 
-    def _settings(self, sweep_url: str, command_url: str) -> GatewaySettings:
+    def _settings(self, sweep_url: str, command_url: str, views_url: str) -> GatewaySettings:
         server = self._ministack.endpoint_url
         state, journal = (str(table["TableName"]) for table in resources.tables())
         variables = {
@@ -243,6 +248,7 @@ class LocalServerless:
             "PROCTORWIRE_JOURNAL_TABLE": journal,
             "PROCTORWIRE_SWEEP_QUEUE_URL": sweep_url,
             "PROCTORWIRE_COMMAND_QUEUE_URL": command_url,
+            "PROCTORWIRE_VIEWS_QUEUE_URL": views_url if self._coalesce else "",
             "PROCTORWIRE_MANAGEMENT_URL": "{management_url}",
             "PROCTORWIRE_TOKEN_SECRET": self._token_secret,
             "PROCTORWIRE_SWEEP_SECONDS": repr(self._sweep_seconds),
@@ -270,16 +276,25 @@ class LocalServerless:
             "message": function("message", f"{_HANDLER}:on_message", concurrency=self._environments),
             "sweep": function("sweep", f"{_HANDLER}:on_sweep", timeout_seconds=60.0),
             "command": function("command", f"{_HANDLER}:on_command", timeout_seconds=60.0),
+            "views": function("views", f"{_HANDLER}:on_views"),
             "minute": function("minute", f"{_HANDLER}:on_minute", concurrency=1),
         }
+        views = Queue(
+            url=views_url,
+            function="views",
+            endpoint_url=server,
+            batch_size=resources.VIEWS_BATCH_SIZE,
+            batching_window_seconds=resources.VIEWS_WINDOW_SECONDS,
+        )
         routes = {"$connect": "connect", "$disconnect": "disconnect", "$default": "message"}
         return GatewaySettings(
             functions=functions,
             routes=routes | dict.fromkeys(CLIENT_ACTIONS, "message"),
             authorizer=Authorizer(function="authorizer"),
-            queues=tuple(
-                Queue(url=url, function=name, endpoint_url=server, batch_size=batch_size)
-                for name, url, batch_size in (("sweep", sweep_url, 1), ("command", command_url, 1))
+            queues=(
+                Queue(url=sweep_url, function="sweep", endpoint_url=server, batch_size=1),
+                Queue(url=command_url, function="command", endpoint_url=server, batch_size=1),
+                *([views] if self._coalesce else []),
             ),
             schedules=(Schedule(name="minute", function="minute", interval_seconds=self._minute_seconds),),
             limits=self._limits,

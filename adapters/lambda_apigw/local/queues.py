@@ -23,6 +23,7 @@ from adapters.lambda_apigw.local.settings import Credentials, Faults, Queue, Sch
 from adapters.lambda_apigw.local.usage import QueueUsage
 
 _RETRY_SECONDS = 0.5
+_MOST_RECEIVED = 10
 
 
 class SqsError(Exception):
@@ -86,7 +87,9 @@ class QueueMapping:
     async def _poll(self) -> None:
         while True:
             try:
-                messages = await self._receive()
+                messages = await self._receive(self._queue.wait_seconds)
+                if messages and self._queue.batching_window_seconds:
+                    await self._fill(messages)
                 if messages and self._faults.random() < self._duplicated:
                     await self._invoke(messages)  # delivered twice, the first time without a trace
                 if messages:
@@ -95,11 +98,17 @@ class QueueMapping:
                 self._poll_errors += 1
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _receive(self) -> list[_Message]:
+    async def _fill(self, messages: list[_Message]) -> None:
+        """Wait for the batching window, then take what has come, up to the batch size."""
+        await asyncio.sleep(self._queue.batching_window_seconds)
+        while len(messages) < self._queue.batch_size and (more := await self._receive(0)):
+            messages += more
+
+    async def _receive(self, wait_seconds: int) -> list[_Message]:
         request: dict[str, object] = {
             "QueueUrl": self._queue.url,
-            "MaxNumberOfMessages": self._queue.batch_size,
-            "WaitTimeSeconds": self._queue.wait_seconds,
+            "MaxNumberOfMessages": min(self._queue.batch_size, _MOST_RECEIVED),
+            "WaitTimeSeconds": wait_seconds,
             "AttributeNames": ["All"],
             "MessageAttributeNames": ["All"],
         }
@@ -120,8 +129,9 @@ class QueueMapping:
         failed = _failed_items(result, messages)
         self._item_failures += len(failed)
         done = [message for message in messages if message.message_id not in failed]
-        if done:
-            entries = [{"Id": str(i), "ReceiptHandle": message.receipt_handle} for i, message in enumerate(done)]
+        for start in range(0, len(done), _MOST_RECEIVED):
+            part = done[start : start + _MOST_RECEIVED]
+            entries = [{"Id": str(i), "ReceiptHandle": message.receipt_handle} for i, message in enumerate(part)]
             await self._call("DeleteMessageBatch", {"QueueUrl": self._queue.url, "Entries": entries})
             self._deletes += 1
 

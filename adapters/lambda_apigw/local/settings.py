@@ -57,7 +57,10 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     function: str
     #: Where SQS listens, such as `http://127.0.0.1:4566`.
     endpoint_url: str
+    #: More than ten need a batching window, as on AWS.
     batch_size: int = 10
+    #: With a window, what arrives within it after a first message joins that one's batch (MaximumBatchingWindowInSeconds).
+    batching_window_seconds: float = 0.0
     #: Long-poll time of one ReceiveMessage (0 to 20).
     wait_seconds: int = 20
     #: How long a received message stays hidden; 0: what the queue says.

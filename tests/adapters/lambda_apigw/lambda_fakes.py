@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from adapters.lambda_apigw.ports import CommandChunk, InboxItem, Row, SweepTicket
+from adapters.lambda_apigw.ports import CommandChunk, InboxItem, Row, SweepTicket, Views
 from adapters.lambda_apigw.shell import Shell
 from adapters.lambda_apigw.store import shard_of
 from adapters.lambda_apigw.sweep import Sweep
@@ -188,12 +188,16 @@ class FakeConnections:
 class FakeQueue:
     sweeps: list[tuple[SweepTicket, float]] = field(default_factory=list)
     commands: list[CommandChunk] = field(default_factory=list)
+    views: list[Views] = field(default_factory=list)
 
     def sweep(self, ticket: SweepTicket, delay_seconds: float) -> None:
         self.sweeps.append((ticket, delay_seconds))
 
     def command(self, chunk: CommandChunk) -> None:
         self.commands.append(chunk)
+
+    def publish(self, views: Views) -> None:
+        self.views.append(views)
 
 
 class World:

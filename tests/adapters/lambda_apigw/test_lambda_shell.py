@@ -360,3 +360,46 @@ def test_a_large_update_is_cut_into_frames_below_the_limit(world: World) -> None
     updates = world.frames("c-proctor", "lmsQuizMonitoringUpdate")
     assert sum(len(u["participants"]) for u in updates) == 400
     assert outboxes == 4
+
+
+# --- coalescing ---
+
+
+def test_what_many_proctors_watch_is_published_together_and_the_newest_of_each_student_wins() -> None:
+    world = World(coalesce=True)
+    for number in range(4):
+        world.watch(world.proctor(f"p{number}"), groups=["A"] if number == 3 else None)
+    world.report("ann", seq=1, source=world.student("ann", group="B"))
+    world.report("ann", seq=2, question_answered=7, source=world.student("ann", group="B"))
+    world.report("bob", seq=1, source=world.student("bob", group="A"))
+    assert world.frames("p0", "lmsQuizMonitoringUpdate") == []
+    assert world.frames("c-ann", "ack") != []
+    world.shell.publish(reversed(world.queue.views))
+    world.shell.publish(world.queue.views[:1])  # SQS may deliver twice, and late: clients keep the higher version
+    seen = {p: world.frames(p, "lmsQuizMonitoringUpdate")[0]["participants"] for p in ("p0", "p3")}
+    assert {v["student_id"]: v["question_answered"] for v in seen["p0"]} == {"ann": 7, "bob": 0}
+    assert [v["student_id"] for v in seen["p3"]] == ["bob"]
+    assert len(world.frames("p0", "lmsQuizMonitoringUpdate")) == 2
+
+
+def test_few_proctors_get_a_change_at_once() -> None:
+    world = World(coalesce=True)
+    for number in range(3):
+        world.watch(world.proctor(f"p{number}"))
+    world.report("ann", seq=1)
+    assert len(world.frames("p0", "lmsQuizMonitoringUpdate")) == 1
+    assert world.queue.views == []
+
+
+def test_a_big_exam_is_published_together_but_words_and_statuses_go_out_at_once() -> None:
+    world = World(shards=2, coalesce=True)
+    world.watch()
+    world.report("ann", seq=1)
+    world.send(world.student("ann"), "lmsQuizStudentMessage", message_id="m1", kind="raise_hand")
+    world.order(student_ids=["ann"])
+    assert world.frames("c-proctor", "lmsQuizMonitoringUpdate") == []
+    assert len(world.frames("c-proctor", "lmsQuizMonitoringMessage")) == 1
+    assert len(world.frames("c-proctor", "lmsQuizCommandStatus")) == 1
+    world.shell.publish(world.queue.views)
+    [update] = world.frames("c-proctor", "lmsQuizMonitoringUpdate")
+    assert update["participants"][0]["flags"] == ["hand_raised", "warned"]
