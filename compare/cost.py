@@ -92,8 +92,10 @@ def serverless_cost(
     prices: Prices,
     opening: ServerlessUsage | None = None,
     assumptions: Assumptions | None = None,
+    *,
+    only_month: bool = False,
 ) -> ModeCost:
-    """What the exam and the month cost on API Gateway and Lambda."""
+    """What the exam and the month cost on API Gateway and Lambda. `only_month` leaves out curves and sensitivity."""
     plan = plan.checked()
     given = assumptions or Assumptions()
     exam = stretch_serverless(usage, plan, opening)
@@ -110,8 +112,10 @@ def serverless_cost(
         exam=Bill("pay per use", _serverless_lines(exam, 1.0, prices, given)),
         month=month(plan.exams_per_month),
         other_months=(),
-        curves=(_curve("pay per use", plan, month),),
-        sensitivity=_serverless_sensitivity(given, lambda guess: month(plan.exams_per_month, guess).usd),
+        curves=() if only_month else (_curve("pay per use", plan, month),),
+        sensitivity=()
+        if only_month
+        else _serverless_sensitivity(given, lambda guess: month(plan.exams_per_month, guess).usd),
         scaling=scaling_words(usage, plan, opening),
         assumptions=(
             FREE_TIER_WORDS[given.free_tier],
@@ -181,8 +185,13 @@ def cluster_cost(
     prices: Prices,
     opening: ClusterUsage | None = None,
     assumptions: Assumptions | None = None,
+    *,
+    only_month: Variant | None = None,
 ) -> ModeCost:
-    """What the exam and the month cost on EC2, for instances that are always on, scheduled, or gone between exams."""
+    """What the exam and the month cost on EC2, for instances that are always on, scheduled, or gone between exams.
+
+    `only_month` gives that variant alone as the month, without curves and sensitivity.
+    """
     plan = plan.checked()
     given = assumptions or Assumptions()
     exam = stretch_cluster(usage, plan, opening)
@@ -205,10 +214,16 @@ def cluster_cost(
         hours=plan.hours,
         exams_per_month=plan.exams_per_month,
         exam=Bill("scale to zero", _cluster_lines(exam, size, "scale to zero", 1.0, prices, given)),
-        month=month("always on", plan.exams_per_month),
-        other_months=tuple(month(variant, plan.exams_per_month) for variant in CLUSTER_VARIANTS[1:]),
-        curves=tuple(_curve(variant, plan, partial(month, variant)) for variant in CLUSTER_VARIANTS),
-        sensitivity=_cluster_sensitivity(given, lambda guess: month("always on", plan.exams_per_month, guess).usd),
+        month=month(only_month or "always on", plan.exams_per_month),
+        other_months=()
+        if only_month
+        else tuple(month(variant, plan.exams_per_month) for variant in CLUSTER_VARIANTS[1:]),
+        curves=()
+        if only_month
+        else tuple(_curve(variant, plan, partial(month, variant)) for variant in CLUSTER_VARIANTS),
+        sensitivity=()
+        if only_month
+        else _cluster_sensitivity(given, lambda guess: month("always on", plan.exams_per_month, guess).usd),
         scaling=scaling_words(usage, plan, opening),
         assumptions=(
             FREE_TIER_WORDS[given.free_tier],
@@ -235,6 +250,7 @@ def cheapest_type(
     opening: ClusterUsage | None = None,
     assumptions: Assumptions | None = None,
     types: Iterable[str] | None = None,
+    variant: Variant = "always on",
 ) -> tuple[tuple[str, ModeCost], ...]:
     """The month on each instance type that can carry the exam, the cheapest first. Raises CostError if none can."""
     given = assumptions or Assumptions()
@@ -242,7 +258,7 @@ def cheapest_type(
     for name in prices.instance_types() if types is None else types:
         guess = msgspec.structs.replace(given, instance_type=name)
         try:
-            found.append((name, cluster_cost(usage, plan, prices, opening, guess)))
+            found.append((name, cluster_cost(usage, plan, prices, opening, guess, only_month=variant)))
         except (CostError, PriceError):
             continue
     if not found:

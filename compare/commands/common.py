@@ -12,6 +12,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from compare.calibration import CalibrationError
 from compare.prices import PriceError
 from compare.stretch import CostError
 
@@ -35,6 +36,13 @@ def region_options(command: Function) -> Function:
     return option("--region", "ap-southeast-1", "AWS region of the prices.")(command)
 
 
+calibration_option = click.option(
+    "--calibration",
+    "calibration_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Coefficients written by `compare calibrate`; without it those in this package.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 
 
@@ -45,6 +53,8 @@ def clear_errors(**options: str) -> Iterator[None]:
         yield
     except PriceError as exc:
         raise click.UsageError(f"{options.get('prices', '--region')}: {exc}") from exc
+    except CalibrationError as exc:
+        raise click.UsageError(f"--calibration: {exc}") from exc
     except CostError as exc:
         named = options.get("cost", "")
         raise click.UsageError(f"{named}: {exc}" if named else str(exc)) from exc
@@ -54,7 +64,7 @@ def in_range(option_name: str, value: float, least: float, most: float, unit: st
     """Refuse a value out of range, in one line that says what to give."""
     if not least <= value <= most:
         raise click.UsageError(
-            f"{option_name}: {value:g} is out of range; give {least:g} to {most:,g}{unit and f' {unit}'}"
+            f"{option_name}: {value:g} is out of range; give {least:g} to {most:,.0f}{unit and f' {unit}'}"
         )
 
 

@@ -1,0 +1,152 @@
+"""`compare calibrate`: what each kind of frame costs, from runs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+import uvloop
+from rich.table import Table
+
+from compare import calibration
+from compare.calibration import Calibration, CalibrationError
+from compare.commands.common import console, print_json
+from compare.result import Result, ResultError, decode_result
+
+STANDARD_RUNS = (
+    {"mode": "lambda", "students": 200, "exams": 2},
+    {"mode": "lambda", "students": 200, "exams": 2, "client": "paper"},
+    {"mode": "lambda", "students": 150, "exams": 1, "proctors_per_exam": 4},
+    {"mode": "ec2", "students": 200, "exams": 1},
+    {"mode": "ec2", "students": 2_000, "exams": 10},
+    {"mode": "ec2", "students": 600, "exams": 3, "proctors_per_exam": 6},
+    {"mode": "ec2", "students": 1_000, "exams": 5, "instances": 2, "workers": 1},
+)
+"""They differ in what they are rich in, so that one kind of frame can be told from another. 60 s and 5 s each."""
+
+
+@click.command("calibrate")
+@click.argument("results", metavar="[RESULT.json]...", nargs=-1, type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--measure", is_flag=True, help="Make the standard runs now (about 12 minutes) instead of reading results."
+)
+@click.option(
+    "--from",
+    "start",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Coefficients to start from, where the runs say nothing; without it those in this package.",
+)
+@click.option(
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the coefficients here; give the file to other commands with --calibration.",
+)
+@click.option("--provisional", is_flag=True, help="Mark them as measured in passing, on a machine that had other work.")
+@click.option("--json", "as_json", is_flag=True, help="Print all coefficients as JSON.")
+def calibrate_command(
+    results: tuple[Path, ...], measure: bool, start: Path | None, output: Path | None, provisional: bool, as_json: bool
+) -> None:
+    """Print the coefficients of the workload model, or work out new ones from results of `compare run`.
+
+    Without a result it prints those in use. With several results, best of different sizes, numbers of proctors and clients, it
+    solves for what one join, one change, one heartbeat and one frame to a proctor cost each.
+
+    \b
+    Example:
+      compare calibrate
+      compare calibrate small/result.json large/result.json --output calibration.json
+      compare calibrate --measure --output calibration.json
+    """
+    if measure and results:
+        raise click.UsageError("--measure: makes its own runs; give either it or results")
+    try:
+        known = calibration.load(start)
+    except CalibrationError as exc:
+        raise click.UsageError(f"--from: {exc}") from exc
+    if measure:
+        known = _fitted([_run(number, options) for number, options in enumerate(STANDARD_RUNS, 1)], known, provisional)
+    elif results:
+        known = _fitted([_read(path) for path in results], known, provisional)
+    if output is not None:
+        try:
+            output.write_bytes(calibration.encode(known))
+        except OSError as exc:
+            raise click.UsageError(f"--output: can't write {output} ({exc.strerror})") from exc
+    if as_json:
+        print_json(known)
+    else:
+        _show(known)
+    if output is not None:
+        click.echo(f"\nwritten {output}; use it with --calibration {output}", err=as_json)
+
+
+def _read(path: Path) -> Result:
+    try:
+        return decode_result(path.read_bytes())
+    except OSError as exc:
+        raise click.UsageError(
+            f"RESULT.json: can't read {path} ({exc.strerror}); give a result.json of `compare run`"
+        ) from exc
+    except ResultError as exc:
+        raise click.UsageError(f"RESULT.json: {path}: {exc}") from exc
+
+
+def _run(number: int, options: dict[str, object]) -> Result:
+    from compare import run as running  # brings both deployments with it, which the other ways through here don't need
+
+    given = msgspec.convert({"duration": 60.0, "interval": 5.0, **options}, running.Options)
+    click.echo(f"{number} of {len(STANDARD_RUNS)}: {given.mode}, {given.students} students, {given.client}", err=True)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(running.compare(given))
+    except running.BadInput as exc:
+        raise click.ClickException(str(exc)) from exc
+
+
+def _fitted(results: list[Result], known: Calibration, provisional: bool) -> Calibration:
+    from compare.observed import calibrate
+
+    try:
+        return calibrate(results, known, provisional=provisional)
+    except CalibrationError as exc:
+        raise click.UsageError(f"RESULT.json: {exc}") from exc
+
+
+def _show(known: Calibration) -> None:
+    out = console()
+    out.print(f"Measured {known.date[:10]} on {known.machine}{' (provisional)' if known.provisional else ''}")
+    out.print(f"How: {known.how}\n", highlight=False)
+    events = Table(title="Serverless, one event (measured; store units emulated)", box=None, title_justify="left")
+    columns = ("cpu_ms", "dynamodb_read", "dynamodb_write", "dynamodb_transact", "read_units", "write_units")
+    events.add_column("")
+    for name in columns:
+        events.add_column(name.replace("dynamodb_", "").replace("_", " "), justify="right")
+    for kind, values in known.serverless.per.items():
+        events.add_row(kind, *[f"{values[name]:.3f}" if name in values else "" for name in columns])
+    for name, each in known.serverless.functions.items():
+        events.add_row(f"{name} function", *[f"{each[what]:.3f}" if what in each else "" for what in columns])
+    out.print(events)
+    cpu = Table(title="\nCluster, CPU ms of one event (measured)", box=None, title_justify="left")
+    cpu.add_column("")
+    for name in known.cluster.cpu_ms:
+        cpu.add_column(name, justify="right")
+    for event in dict.fromkeys(event for values in known.cluster.cpu_ms.values() for event in values):
+        cells = [f"{values[event]:.3f}" if event in values else "" for values in known.cluster.cpu_ms.values()]
+        cpu.add_row(event.replace("_", " "), *cells)
+    out.print(cpu)
+    out.print(
+        f"\nCluster memory: {sum(known.cluster.idle_bytes.values()) / 1e6:.0f} MB of an instance without clients, "
+        f"{known.cluster.connection_bytes / 1e3:.0f} KB for each connection",
+        highlight=False,
+    )
+    for residual in known.residuals:
+        out.print(
+            f"worst error  {residual.quantity}: {residual.worst_percent:.1f} % in {residual.runs} runs", highlight=False
+        )
+    if not known.residuals:
+        sys.stdout.write("No runs were fitted: first guesses.\n")
