@@ -320,6 +320,7 @@ _TRIGGERS: Mapping[str, Trigger] = {
     "disconnect": "connection",
     "message": "message",
     "command": "message",
+    "views": "message",
     "sweep": "timer",
     "minute": "timer",
 }
