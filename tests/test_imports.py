@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "adapters.ec2_cluster": {"core", "adapters.ec2_cluster", "adapters.web"},
     "adapters.web": {"core", "adapters.web"},
     "compare": {"core", "adapters", "compare"},
-    "deploy": {"core", "adapters", "deploy"},
+    "deploy": {"core", "adapters", "compare", "deploy"},
 }
 """What a package of ours may import of ours. `web` knows neither adapter; both may serve it."""
 

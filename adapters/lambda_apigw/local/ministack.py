@@ -27,11 +27,15 @@ class MiniStackError(Exception):
 class MiniStack:
     """One server bound to 127.0.0.1. Keeps everything in memory and writes only into a directory it removes.
 
-    Use it as an async context manager. It accepts any credentials.
+    Use it as an async context manager. It accepts any credentials, unless it is told to check signatures and IAM policies: then
+    `test` with the secret `test` may do everything, and each function what its role allows.
     """
 
-    def __init__(self, *, region: str = "ap-southeast-1", start_seconds: float = 20.0) -> None:
+    def __init__(
+        self, *, region: str = "ap-southeast-1", start_seconds: float = 20.0, checks_permissions: bool = False
+    ) -> None:
         self._region = region
+        self._checks_permissions = checks_permissions
         self._start_seconds = start_seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._directory = ""
@@ -73,6 +77,7 @@ class MiniStack:
                 "GATEWAY_PORT": str(self._port),
                 "MINISTACK_REGION": self._region,
                 "LOG_LEVEL": "ERROR",
+                "AUTH": "true" if self._checks_permissions else "false",
                 # Listeners on fixed ports that nobody asked for.
                 "IOT_MTLS_ENABLED": "0",
                 "SFTP_ENABLED": "0",

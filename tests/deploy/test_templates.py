@@ -1,0 +1,286 @@
+"""The templates: what they must agree on with the code, and what nobody may be allowed by them."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from adapters.lambda_apigw import resources
+from core.messages import CLIENT_ACTIONS
+from deploy import templates
+from deploy.settings import shared_outputs
+
+ROOT = Path(__file__).parent.parent.parent
+ALL = ("shared", "lambda")
+LOADED = {name: templates.load(name) for name in ALL}
+SHARED, LAMBDA = (LOADED[name] for name in ALL)
+
+
+def properties(template, name):
+    return template["Resources"][name]["Properties"]
+
+
+def walk(value):
+    yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from walk(part)
+
+
+def statements(template):
+    """All statements of policies, with the resource they stand in."""
+    for name, resource in template["Resources"].items():
+        for value in walk(resource.get("Properties", {})):
+            if isinstance(value, dict) and "Effect" in value:
+                yield name, value
+
+
+def listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+# --- as the code has it ---------------------------------------------------------------------------------------------------
+
+
+def test_tables_are_those_of_the_code():
+    for wanted, name in zip(resources.tables(), ("StateTable", "JournalTable"), strict=True):
+        table = properties(SHARED, name)
+        assert {key: table[key] for key in wanted if key != "TableName"} == {
+            key: value for key, value in wanted.items() if key != "TableName"
+        }
+        assert table["TimeToLiveSpecification"] == {"AttributeName": resources.TTL_ATTRIBUTE, "Enabled": True}
+
+
+def test_queues_are_those_of_the_code_and_their_functions_have_the_timeouts_these_assume():
+    for wanted, name in zip(resources.queues(), ("Sweep", "Command"), strict=True):
+        queue, function = properties(LAMBDA, f"{name}Queue"), properties(LAMBDA, f"{name}Function")
+        assert {key: str(queue[key]) for key in wanted["Attributes"]} == wanted["Attributes"]
+        assert int(queue["VisibilityTimeout"]) == 6 * function["Timeout"]
+        assert "ReportBatchItemFailures" in properties(LAMBDA, f"{name}Source")["FunctionResponseTypes"]
+
+
+def test_every_action_has_its_route_and_only_connect_asks_the_authorizer():
+    routes = {
+        each["Properties"]["RouteKey"]: each["Properties"]
+        for each in templates.of_type(LAMBDA, "AWS::ApiGatewayV2::Route").values()
+        if each["Properties"]["ApiId"] == {"Ref": "SocketApi"}
+    }
+    assert set(routes) == {"$connect", "$disconnect", "$default", *CLIENT_ACTIONS}
+    assert {key for key, route in routes.items() if route.get("AuthorizationType") == "CUSTOM"} == {"$connect"}
+    to_messages = {"Fn::Sub": "integrations/${MessageIntegration}"}
+    assert all(routes[key]["Target"] == to_messages for key in ("$default", *CLIENT_ACTIONS))
+
+
+def test_handlers_exist_and_take_the_variables_that_they_are_given():
+    known = set(re.findall(r"PROCTORWIRE_[A-Z_]+", (ROOT / "adapters/lambda_apigw/config.py").read_text()))
+    for name, function in templates.of_type(LAMBDA, "AWS::Lambda::Function").items():
+        module, _, handler = function["Properties"]["Handler"].rpartition(".")
+        assert callable(getattr(importlib.import_module(module), handler)), name
+        variables = function["Properties"]["Environment"]["Variables"]
+        assert variables.keys() <= known, name
+        assert {"PROCTORWIRE_STATE_TABLE", "PROCTORWIRE_JOURNAL_TABLE"} <= variables.keys(), name
+
+
+@pytest.mark.parametrize("mode", ["lambda"])
+def test_what_a_stack_takes_from_the_shared_one_is_there(mode):
+    taken = shared_outputs(mode, {name: name for name in SHARED["Outputs"]})
+    assert set(taken) <= set(LOADED[mode]["Parameters"])
+
+
+# --- limits ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_template_can_be_sent_with_the_request(name):
+    assert len(templates.body(LOADED[name]).encode()) < templates.MAX_BODY_BYTES
+    assert len(LOADED[name]["Resources"]) < 500
+
+
+def test_throttles_stay_below_the_limits_of_the_account():
+    """10,000 requests a second and a burst of 5,000 for all APIs and callbacks together; 500 new connections a second."""
+    parameters = LAMBDA["Parameters"]
+    for name, limit in (("ThrottleRate", 10_000), ("ThrottleBurst", 5_000), ("HttpThrottleRate", 10_000)):
+        assert parameters[name]["Default"] <= parameters[name]["MaxValue"] < limit
+    assert parameters["ThrottleRate"]["Default"] <= 5_000, "acks and publications need as much again"
+    assert parameters["ConnectRate"]["Default"] < 500
+    for stage in templates.of_type(LAMBDA, "AWS::ApiGatewayV2::Stage").values():
+        settings = stage["Properties"]["DefaultRouteSettings"]
+        assert {"ThrottlingRateLimit", "ThrottlingBurstLimit"} <= settings.keys()
+
+
+# --- what is kept, and for how long ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_log_is_kept_for_ever(name):
+    for log, resource in templates.of_type(LOADED[name], "AWS::Logs::LogGroup").items():
+        assert "RetentionInDays" in resource["Properties"], log
+
+
+def test_functions_write_to_logs_of_ours():
+    for name, function in templates.of_type(LAMBDA, "AWS::Lambda::Function").items():
+        assert function["Properties"]["LoggingConfig"]["LogGroup"] == {"Ref": name.replace("Function", "Log")}
+
+
+def test_access_logs_name_no_query_string():
+    """A client that can't set a subprotocol has its token there."""
+    for stage in templates.of_type(LAMBDA, "AWS::ApiGatewayV2::Stage").values():
+        line = stage["Properties"]["AccessLogSettings"]["Format"]
+        assert not re.search(r"querystring|queryString|authorizer\.claims|rawPath", line)
+
+
+@pytest.mark.parametrize(
+    "name", ["StateTable", "JournalTable", "TokenSecret", "SchoolKeysSecret", "Key", "ArtifactBucket"]
+)
+def test_data_outlives_the_stack(name):
+    resource = SHARED["Resources"][name]
+    assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("Retain", "Retain")
+
+
+@pytest.mark.parametrize("name", ["StateTable", "JournalTable"])
+def test_tables_are_encrypted_protected_and_recoverable(name):
+    table = properties(SHARED, name)
+    assert table["DeletionProtectionEnabled"] is True
+    assert "PointInTimeRecoveryEnabled" in table["PointInTimeRecoverySpecification"]
+    assert table["SSESpecification"]["Fn::If"][1]["SSEType"] == "KMS"
+
+
+@pytest.mark.parametrize("name", ["lambda"])
+def test_stacks_that_may_go_hold_no_data(name):
+    keeps = {
+        "AWS::DynamoDB::Table",
+        "AWS::S3::Bucket",
+        "AWS::SecretsManager::Secret",
+        "AWS::KMS::Key",
+        "AWS::RDS::DBCluster",
+    }
+    held = {each["Type"] for each in LOADED[name]["Resources"].values()} & keeps
+    assert held <= ({"AWS::SecretsManager::Secret"} if name == "ec2" else set()), (
+        "but the cache's password, made anew with it"
+    )
+
+
+# --- least privilege --------------------------------------------------------------------------------------------------------
+
+ANY_RESOURCE = {
+    # a key's policy speaks of its own key only
+    ("shared", "Key"),
+    # these actions know no resource (service authorization reference)
+    ("ec2", "cloudwatch:PutMetricData"),
+    ("ec2", "elasticloadbalancing:DescribeTargetHealth"),
+}
+"""Where a statement may say `*`, and why."""
+
+ANY_ACTION = {
+    # without it nobody could ever change the key again
+    ("shared", "Key", "kms:*"),
+    # refused to everybody, unless over TLS
+    ("shared", "ArtifactBucketPolicy", "s3:*"),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_statement_allows_all_of_a_service(name):
+    found = {
+        (name, resource, action)
+        for resource, statement in statements(LOADED[name])
+        for action in listed(statement.get("Action", []))
+        if action == "*" or action.endswith(":*")
+    }
+    assert found <= ANY_ACTION
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_statement_allows_all_resources(name):
+    found = set()
+    for resource, statement in statements(LOADED[name]):
+        if "*" in listed(statement.get("Resource", [])) and (name, resource) not in ANY_RESOURCE:
+            found |= {(name, action) for action in listed(statement["Action"])}
+    assert found <= ANY_RESOURCE
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_whoever_anybody_may_be_is_held_by_a_condition(name):
+    for resource, statement in statements(LOADED[name]):
+        if statement.get("Principal") in ("*", {"AWS": "*"}):
+            assert statement["Effect"] == "Deny" or "Condition" in statement, resource
+
+
+def test_each_function_has_a_role_of_its_own_that_only_lambda_takes():
+    functions = templates.of_type(LAMBDA, "AWS::Lambda::Function")
+    roles = [function["Properties"]["Role"]["Fn::GetAtt"][0] for function in functions.values()]
+    assert sorted(set(roles)) == sorted(roles)
+    for role in roles:
+        trusted = properties(LAMBDA, role)["AssumeRolePolicyDocument"]["Statement"]
+        assert trusted == [
+            {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        ]
+
+
+def test_who_may_do_what():
+    """In full, so that a right that is added here was meant."""
+    decide = {
+        action for name, each in statements(LAMBDA) if name == "DecidePolicy" for action in listed(each["Action"])
+    }
+    allowed = {}
+    for name in templates.of_type(LAMBDA, "AWS::Lambda::Function"):
+        role = name.replace("Function", "Role")
+        own = {action for where, each in statements(LAMBDA) if where == role for action in listed(each["Action"])}
+        own -= {"logs:CreateLogStream", "logs:PutLogEvents", "sts:AssumeRole"}
+        if "ManagedPolicyArns" in properties(LAMBDA, role):
+            own = own - decide | {"decide"}
+        allowed[name.removesuffix("Function")] = own
+    receive = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
+    keys = {"secretsmanager:GetSecretValue"}
+    assert allowed == {
+        "Authorizer": keys,
+        "Connect": {"dynamodb:GetItem", "dynamodb:UpdateItem"},
+        "Disconnect": {"decide"},
+        "Message": {"decide"} | keys,
+        "Sweep": {"decide"} | receive,
+        "Command": {"decide"} | receive,
+        "Minute": {"dynamodb:Query", "dynamodb:UpdateItem", "sqs:SendMessage"},
+        "Http": {"decide"} | keys,
+    }
+    assert decide == {
+        *("dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"),
+        *("execute-api:ManageConnections", "sqs:SendMessage"),
+    }
+
+
+def test_functions_are_called_by_their_own_api_or_rule_only():
+    permissions = templates.of_type(LAMBDA, "AWS::Lambda::Permission").values()
+    assert all("SourceArn" in permission["Properties"] for permission in permissions)
+    called = {permission["Properties"]["FunctionName"]["Ref"] for permission in permissions}
+    polled = {
+        source["Properties"]["FunctionName"]["Ref"]
+        for source in templates.of_type(LAMBDA, "AWS::Lambda::EventSourceMapping").values()
+    }
+    assert called | polled == set(templates.of_type(LAMBDA, "AWS::Lambda::Function"))
+
+
+def test_the_bucket_is_nobody_elses():
+    bucket = properties(SHARED, "ArtifactBucket")
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert bucket["VersioningConfiguration"]["Status"] == "Enabled"
+
+
+# --- watching ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["lambda"])
+def test_every_alarm_reaches_somebody_and_says_what_it_means(name):
+    alarms = templates.of_type(LOADED[name], "AWS::CloudWatch::Alarm")
+    assert len(alarms) >= 7
+    for alarm, resource in alarms.items():
+        settings = resource["Properties"]
+        assert settings["AlarmActions"] == [{"Ref": "AlarmTopicArn"}], alarm
+        assert len(settings["AlarmDescription"]) > 20, alarm
+        assert "TreatMissingData" in settings, alarm
+
+
+def test_yaml_that_says_a_thing_twice_is_refused():
+    with pytest.raises(Exception, match="Key stands twice"):
+        templates.parse("Key: 1\nKey: 2\n")
