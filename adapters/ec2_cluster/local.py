@@ -92,6 +92,7 @@ class LocalCluster:
             "PROCTORWIRE_JOURNAL": str(Path(self._folder.name) / "journal.sqlite"),
             "PROCTORWIRE_DRAIN_SECONDS": str(self._drain_seconds),
             "PROCTORWIRE_LOG_LEVEL": "WARNING",
+            "PROCTORWIRE_DIE_WITH_PARENT": "1",
         }
         process = await asyncio.create_subprocess_exec(
             sys.executable,

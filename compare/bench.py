@@ -1,0 +1,522 @@
+"""How fast the cluster is on one core: throughput, delivery time, processor time a report, beside a bare socket server.
+
+All server processes and Redis are pinned to one core, the load generator to another, in one run, so that the ratio between the
+cluster and the bare server holds on a noisy machine. The load is the paper's: students who report Figure 4, shuffled over exams and
+workers, one proctor an exam; here every report changes something that the proctor sees, every tenth changes the label, and every one
+is acknowledged. The bare server decodes the same message and sends the same ack; it has no state, no Redis and nobody to tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import os
+import random
+import re
+import resource
+import socket
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from urllib.parse import urlsplit
+
+import msgspec
+import uvloop
+from msgspec import Struct
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_connect, ws_create_server
+
+from adapters.ec2_cluster.local import LocalCluster
+from core import messages
+from core.identity import Principal, issue
+from core.participant import ExamKey
+
+SCHOOL = "bench"
+_SECRET = "bench-secret-" + "0" * 32
+_TOKEN_SECONDS = 6 * 3600.0
+_TICK_SECONDS = 0.005
+_CONNECT_AT_ONCE = 64
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+_silent = logging.getLogger("compare.bench.sockets")
+_silent.setLevel(logging.CRITICAL + 1)
+
+
+class Shape(Struct, frozen=True):
+    """What is put on a server: `rate` reports a second from so many students of so many exams."""
+
+    rate: int
+    students: int = 1_000
+    exams: int = 20
+    instances: int = 1
+    workers: int = 2
+
+
+class Figures(Struct, frozen=True):
+    """What one counted stretch showed. Latencies in milliseconds, processor time in microseconds a report."""
+
+    shape: Shape
+    seconds: float
+    sent: int
+    acked: int
+    delivered: int
+    undelivered: int
+    delivery_p50: float
+    delivery_p95: float
+    delivery_p99: float
+    round_trip_p95: float
+    workers_us: float
+    redis_us: float
+    others_us: float
+    load_core: float
+
+    @property
+    def rate(self) -> float:
+        """Reports acknowledged a second."""
+        return self.acked / self.seconds
+
+    @property
+    def total_us(self) -> float:
+        """Workers and Redis together."""
+        return self.workers_us + self.redis_us
+
+
+# --- the load -------------------------------------------------------------------------------------------------------------
+
+
+class _Student(WSListener):  # type: ignore[misc]  # picows ships no class types
+    """One page: sends what it is told to, counts acks."""
+
+    __slots__ = ("acked", "answered", "load", "number", "prefix", "sent_at", "seq", "transport")
+
+    def __init__(self, load: Load, number: int, exam: str) -> None:
+        self.load = load
+        self.number = number
+        self.seq = 0
+        self.acked = 0
+        self.answered = 0
+        self.sent_at: deque[float] = deque()
+        self.prefix = (
+            '{"action":"lmsQuizMonitoringStudent","data":{'
+            f'"quiz_id":"{exam}","quiz_attempt_id":"a{number}","student_id":"s{number}","quiz_participant_id":"p{number}",'
+            f'"quiz_result_id":"r{number}","student_name":"Student {number}","question_total":100,'
+            '"time_start":"2026-01-01T08:00:00Z","time_end":"2099-01-01T11:00:00Z","score":0,'
+            '"topic_uuid":"2f1c4f0e-9a55-4c55-a6a5-1d7a5b2f9d10",'
+        ).encode()
+        self.transport: WSTransport | None = None
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transport = transport
+
+    def report(self, now: float) -> None:
+        self.seq += 1
+        self.answered = (self.answered + 1) % 100
+        away = self.seq % 20 in (10, 11)  # away for one report in ten; each of the two changes is a label
+        status = b'"away"' if away else b'"active"'
+        payload = b"%s\"user_status\":%s,\"question_answered\":%d,\"question_number_current\":%d,\"seq\":%d}}" % (
+            self.prefix, status, self.answered, self.answered, self.seq,
+        )  # fmt: skip
+        self.sent_at.append(now)
+        assert self.transport is not None  # connected before the first report
+        self.transport.send(WSMsgType.TEXT, payload)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type != WSMsgType.TEXT:
+            return
+        payload = frame.get_payload_as_bytes()
+        if payload.startswith(b'{"action":"ack"'):
+            self.acked += 1
+            self.load.acked += 1
+            if self.acked % 8 == 0:
+                # acks come in order; every eighth is timed, which is enough for a percentile and costs little
+                behind = self.seq - self.acked
+                self.load.round_trips.append(
+                    time.perf_counter() - self.sent_at[-1 - behind] if behind < len(self.sent_at) else 0.0
+                )
+        elif payload.startswith(b'{"action":"error"'):
+            self.load.errors.append(payload.decode())
+
+
+class _Shown(Struct):
+    student_id: str
+    seq: int
+
+
+class _ShownData(Struct):
+    participants: list[_Shown] = []
+
+
+class _ShownFrame(Struct):
+    data: _ShownData
+
+
+_shown = msgspec.json.Decoder(_ShownFrame)
+
+
+class _Proctor(WSListener):  # type: ignore[misc]  # picows ships no class types
+    """One dashboard: notes when each report, or a later state, was shown."""
+
+    def __init__(self, load: Load, exam: str) -> None:
+        self.load = load
+        self.exam = exam
+        self.watching = asyncio.get_running_loop().create_future()
+        self.transport: WSTransport | None = None
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transport = transport
+        order = b'{"action":"lmsQuizMonitoringProctor","data":{"quiz_id":"%s"}}' % self.exam.encode()
+        transport.send(WSMsgType.TEXT, order)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type != WSMsgType.TEXT:
+            return
+        payload = frame.get_payload_as_bytes()
+        now = time.perf_counter()
+        if payload.startswith(b'{"action":"lmsQuizMonitoringUpdate"'):
+            load = self.load
+            for shown in _shown.decode(payload).data.participants:
+                load.show(shown.student_id, shown.seq, now)
+        elif payload.startswith(b'{"action":"lmsQuizMonitoringSnapshot"') and not self.watching.done():
+            self.watching.set_result(None)
+
+
+class Load:
+    """All clients of a run, in this process."""
+
+    def __init__(self) -> None:
+        self.students: list[_Student] = []
+        self.proctors: list[_Proctor] = []
+        self.acked = 0
+        self.round_trips: list[float] = []
+        self.deliveries: list[float] = []
+        self.errors: list[str] = []
+        self.delivered = 0
+
+    def show(self, student_id: str, seq: int, now: float) -> None:
+        """A proctor was shown this state: every report up to it has arrived, itself or as a later state."""
+        student = self.students[int(student_id[1:])]
+        waiting = student.sent_at
+        first = student.seq - len(waiting) + 1
+        while waiting and first <= seq:
+            self.deliveries.append(now - waiting.popleft())
+            self.delivered += 1
+            first += 1
+
+    async def connect(self, shape: Shape, urls: Sequence[str], seed: int = 1) -> None:
+        """Connect the proctors, then the students, shuffled over exams and instances."""
+        rng = random.Random(seed)  # noqa: S311 - a schedule, not a secret
+        expires_at = time.time() + _TOKEN_SECONDS
+        exams = [f"exam-{n}" for n in range(shape.exams)]
+        for n, exam in enumerate(exams):
+            token = issue(Principal("proctor", SCHOOL, f"p{n}", (exam,), expires_at), _SECRET)
+            proctor = _Proctor(self, exam)
+            self.proctors.append(proctor)
+            await _open(proctor, urls[n % len(urls)], token)
+            await proctor.watching
+        places = [n % shape.exams for n in range(shape.students)]
+        rng.shuffle(places)
+        self.students = [_Student(self, n, exams[place]) for n, place in enumerate(places)]
+        gate = asyncio.Semaphore(_CONNECT_AT_ONCE)
+
+        async def connect(student: _Student) -> None:
+            principal = Principal(
+                "student",
+                SCHOOL,
+                f"s{student.number}",
+                (exams[places[student.number]],),
+                expires_at,
+                f"a{student.number}",
+            )
+            async with gate:
+                await _open(student, urls[student.number % len(urls)], issue(principal, _SECRET))
+
+        await asyncio.gather(*(connect(student) for student in self.students))
+        rng.shuffle(order := list(self.students))
+        self.order = order
+
+    async def send(self, rate: int, seconds: float) -> int:
+        """Send `rate` reports a second, evenly, for so long; the number sent."""
+        order, position, sent = self.order, 0, 0
+        started = time.perf_counter()
+        while (elapsed := time.perf_counter() - started) < seconds:
+            due = int(elapsed * rate)
+            now = time.perf_counter()
+            while sent < due:
+                order[position].report(now)
+                position = (position + 1) % len(order)
+                sent += 1
+            await asyncio.sleep(_TICK_SECONDS)
+        return sent
+
+    async def settle(self, sent: int, seconds: float = 5.0) -> None:
+        """Wait until everything sent is acked and shown, or the time is over."""
+        deadline = time.perf_counter() + seconds
+        while (self.acked < sent or any(s.sent_at for s in self.students)) and time.perf_counter() < deadline:
+            await asyncio.sleep(0.05)
+
+    def start_counting(self) -> None:
+        """Forget what was timed while the servers warmed up."""
+        self.round_trips.clear()
+        self.deliveries.clear()
+        self.delivered = 0
+
+    def close(self) -> None:
+        """Hang up."""
+        for client in (*self.students, *self.proctors):
+            if client.transport is not None:
+                client.transport.disconnect()
+
+
+async def _open(client: WSListener, url: str, token: str) -> None:
+    headers = {"Sec-WebSocket-Protocol": f"proctorwire, bearer.{token}"}
+    await ws_connect(lambda: client, url, extra_headers=headers, logger_name=_silent)
+
+
+# --- the servers ----------------------------------------------------------------------------------------------------------
+
+
+class _Bare(WSListener):  # type: ignore[misc]  # picows ships no class types
+    """Decodes a report and acks it: what any server of this protocol costs at least."""
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type != WSMsgType.TEXT:
+            return
+        received_at = time.time()
+        message = messages.decode(frame.get_payload_as_bytes())
+        assert isinstance(message, messages.StatusFrame)  # nothing else is sent to it
+        ack = messages.AckData(server_time=round(received_at * 1000, 3), seq=message.data.seq)
+        transport.send(WSMsgType.TEXT, messages.encode(messages.Ack(ack)))
+
+
+def _serve_bare(sock: socket.socket) -> None:
+    async def serve() -> None:
+        def accept(request: WSUpgradeRequest) -> _Bare:
+            return _Bare()
+
+        server = await ws_create_server(accept, sock=sock, logger_name=_silent)
+        async with server:
+            await server.serve_forever()
+
+    with contextlib.suppress(KeyboardInterrupt):
+        uvloop.run(serve())
+
+
+@contextlib.contextmanager
+def bare_servers(count: int) -> Iterator[tuple[str, list[int]]]:
+    """So many bare servers on one port: its URL and their pids."""
+    sockets = []
+    port = 0
+    for _ in range(count):
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(("127.0.0.1", port))
+        port = sock.getsockname()[1]
+        sock.listen(1024)
+        sockets.append(sock)
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_serve_bare, args=(sock,), daemon=True) for sock in sockets]
+    for process in processes:
+        process.start()
+    try:
+        yield f"ws://127.0.0.1:{port}/", [process.pid or 0 for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+        for sock in sockets:
+            sock.close()
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """User and system time of processes so far, from /proc/PID/stat (proc(5), fields 14 and 15)."""
+    total = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/stat") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / _TICKS_A_SECOND
+
+
+@contextlib.contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """Processes started inside run on this core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextlib.asynccontextmanager
+async def cluster_on(core: int, shape: Shape) -> AsyncIterator[LocalCluster]:
+    """A cluster, all of whose processes run on one core."""
+    cluster = LocalCluster(instances=shape.instances, workers=shape.workers, token_secret=_SECRET)
+    with pinned(core):
+        await cluster.start()
+    try:
+        yield cluster
+    finally:
+        await cluster.stop()
+
+
+# --- one measurement ------------------------------------------------------------------------------------------------------
+
+
+async def measure_cluster(
+    shape: Shape, cluster: LocalCluster, load: Load, warm_seconds: float, seconds: float
+) -> Figures:
+    """Warm up, then count for so long. The load must be connected."""
+    sent = await load.send(shape.rate, warm_seconds)
+    await load.settle(load_sent(load))
+    load.start_counting()
+    acked_before = load.acked
+    pids = cluster.pids()
+    workers, redis = pids["worker"], pids["redis"]
+    others = [pid for role, those in pids.items() if role not in ("worker", "redis") for pid in those]
+    before = (cpu_seconds(workers), cpu_seconds(redis), cpu_seconds(others))
+    own_before, started = time.process_time(), time.perf_counter()
+    sent = await load.send(shape.rate, seconds)
+    elapsed = time.perf_counter() - started
+    own = time.process_time() - own_before
+    acked_in_time = load.acked - acked_before
+    await load.settle(load_sent(load))
+    after = (cpu_seconds(workers), cpu_seconds(redis), cpu_seconds(others))
+    spent = [b - a for a, b in zip(before, after, strict=True)]
+    reports = max(load.acked - acked_before, 1)
+    return Figures(
+        shape=shape,
+        seconds=elapsed,
+        sent=sent,
+        acked=acked_in_time,
+        delivered=load.delivered,
+        undelivered=sum(len(s.sent_at) for s in load.students),
+        delivery_p50=_percentile(load.deliveries, 0.50),
+        delivery_p95=_percentile(load.deliveries, 0.95),
+        delivery_p99=_percentile(load.deliveries, 0.99),
+        round_trip_p95=_percentile(load.round_trips, 0.95),
+        workers_us=spent[0] / reports * 1e6,
+        redis_us=spent[1] / reports * 1e6,
+        others_us=spent[2] / reports * 1e6,
+        load_core=own / elapsed,
+    )
+
+
+def load_sent(load: Load) -> int:
+    """Reports sent so far by all students."""
+    return sum(student.seq for student in load.students)
+
+
+async def measure_bare(shape: Shape, core: int, warm_seconds: float, seconds: float) -> float:
+    """Microseconds of processor time a report of the bare server, under the same load."""
+    with pinned(core):
+        manager = bare_servers(shape.workers)
+        url, pids = manager.__enter__()
+    load = Load()
+    try:
+        await _wait_for(url)
+        students = Shape(shape.rate, shape.students, 0, 1, shape.workers)
+        load.students = [_Student(load, n, "exam-0") for n in range(students.students)]
+        load.order = list(load.students)
+        for student in load.students:
+            await ws_connect(lambda student=student: student, url, logger_name=_silent)  # type: ignore[misc]
+        await load.send(shape.rate, warm_seconds)
+        before, acked = cpu_seconds(pids), load.acked
+        await load.send(shape.rate, seconds)
+        await asyncio.sleep(0.2)
+        return (cpu_seconds(pids) - before) / max(load.acked - acked, 1) * 1e6
+    finally:
+        load.close()
+        manager.__exit__(None, None, None)
+
+
+async def _wait_for(url: str) -> None:
+    parts = urlsplit(url)
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        except OSError:
+            await asyncio.sleep(0.02)
+            continue
+        writer.close()
+        return
+
+
+def _percentile(samples: Sequence[float], share: float) -> float:
+    """In milliseconds."""
+    if not samples:
+        return float("nan")
+    ordered = sorted(samples)
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] * 1000
+
+
+def pss_bytes(pids: Sequence[int]) -> int:
+    """Proportional set size of processes: shared pages are counted once, by share (proc(5), smaps_rollup)."""
+    total = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/smaps_rollup") as rollup:
+            found = re.search(r"^Pss:\s+(\d+) kB", rollup.read(), re.MULTILINE)
+        total += int(found.group(1)) * 1024 if found else 0
+    return total
+
+
+async def measure_memory(shape: Shape, core: int) -> float:
+    """Bytes of worker memory for a connected student who has reported once and sits idle, record included."""
+    async with cluster_on(core, shape) as cluster:
+        load = Load()
+        workers = cluster.pids()["worker"]
+        before = pss_bytes(workers)
+        await load.connect(shape, cluster.urls)
+        now = time.perf_counter()
+        for student in load.students:
+            student.report(now)
+        await load.settle(shape.students)
+        used = pss_bytes(workers) - before
+        load.close()
+        return used / shape.students
+
+
+def raise_file_limit() -> int:
+    """As many sockets as this user may have; returns the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+Say = Callable[[str], None]
+
+
+async def throughput(
+    rates: Sequence[int], shape: Shape, warm_seconds: float, seconds: float, say: Say
+) -> list[Figures]:
+    """One cluster, put under one rate after the other; each line is said as it comes."""
+    figures = []
+    async with cluster_on(0, shape) as cluster:
+        load = Load()
+        await load.connect(shape, cluster.urls)
+        for position, rate in enumerate(rates):
+            at = msgspec.structs.replace(shape, rate=rate)
+            found = await measure_cluster(at, cluster, load, warm_seconds if position == 0 else 2.0, seconds)
+            figures.append(found)
+            say(line_of(found))
+        if load.errors:
+            say(f"errors answered by the server: {len(load.errors)}, the first: {load.errors[0][:200]}")
+        load.close()
+    return figures
+
+
+def line_of(found: Figures) -> str:
+    """One measurement in one line."""
+    shape = found.shape
+    return (
+        f"{shape.students:>6,} students  {shape.instances} x {shape.workers} workers  {shape.rate:>6,}/s asked"
+        f"  {found.rate:>7,.0f}/s acked  delivery p50 {found.delivery_p50:6.1f}  p95 {found.delivery_p95:6.1f}"
+        f"  p99 {found.delivery_p99:6.1f} ms  round trip p95 {found.round_trip_p95:6.1f} ms  CPU/report"
+        f" {found.workers_us:5.1f} + Redis {found.redis_us:4.1f} = {found.total_us:5.1f} us (others {found.others_us:.1f})"
+        f"  load core {found.load_core:4.0%}  undelivered {found.undelivered}"
+    )
+
+
+def bench_exam() -> ExamKey:
+    """The first exam of a run, for looking into Redis."""
+    return ExamKey(SCHOOL, "exam-0")
