@@ -1,0 +1,135 @@
+// Beside the table: raised hands in the order they went up, what students wrote, and how far commands have come.
+
+import { $, button, h, setText } from "./dom.js";
+import { Commands, PICTURES } from "./commands.js";
+import { count, duration, time } from "./format.js";
+import { t } from "./i18n.js";
+import { mark } from "./marks.js";
+
+const TABS = ["hands", "messages", "commands"];
+const MOST = 100;
+
+export class Inbox {
+  constructor({ students, commands, onOpen, onReply }) {
+    Object.assign(this, { students, commands, onOpen, onReply });
+    this.messages = [];
+    this.unread = 0;
+    this.open = "hands";
+    this.dirty = true;
+    this.expanded = new Set();
+    for (const tab of TABS) {
+      $(`tab-${tab}`).addEventListener("click", () => this.show(tab));
+      $(`tab-${tab}`).addEventListener("keydown", event => {
+        const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+        if (!by) return;
+        this.show(TABS[(TABS.indexOf(tab) + by + TABS.length) % TABS.length]);
+        $(`tab-${this.open}`).focus();
+      });
+    }
+    this.show("hands");
+  }
+
+  show(tab) {
+    this.open = tab;
+    if (tab === "messages") this.unread = 0;
+    for (const each of TABS) {
+      const chosen = each === tab;
+      $(`tab-${each}`).setAttribute("aria-selected", chosen);
+      $(`tab-${each}`).tabIndex = chosen ? 0 : -1;
+      $(`panel-${each}`).hidden = !chosen;
+    }
+    this.dirty = true;
+  }
+
+  /** A student wrote. */
+  take(message) {
+    if (message.kind !== "chat") return;
+    this.messages.unshift(message);
+    this.messages.length = Math.min(this.messages.length, MOST);
+    if (this.open !== "messages") this.unread += 1;
+    this.dirty = true;
+  }
+
+  hands() {
+    const up = [];
+    for (const student of this.students.byId.values()) if (student.has("hand_raised")) up.push(student);
+    return up.sort((a, b) => (a.handSince ?? 0) - (b.handSince ?? 0) || a.rank - b.rank);
+  }
+
+  paint(now, tick) {
+    const hands = this.hands();
+    const badge = (id, n) => {
+      $(id).hidden = !n;
+      setText($(id), count(n));
+    };
+    badge("count-hands", hands.length);
+    badge("count-messages", this.unread);
+    if (!this.dirty && !tick) return;
+    // what somebody is about to press is not replaced under their finger
+    const panel = $(`panel-${this.open}`);
+    if (!this.dirty && panel.contains(document.activeElement)) return;
+    this.dirty = false;
+    if (this.open === "hands") this._hands(hands, now);
+    else if (this.open === "messages") this._messages();
+    else this._commands();
+  }
+
+  _fill(name, items, empty) {
+    $(`panel-${name}`).replaceChildren(items.length ? h("ol", { class: "cards" }, items) : h("p", { class: "empty" }, t(empty)));
+  }
+
+  _name(student, id) {
+    return h("button", { type: "button", class: "name", onclick: () => student && this.onOpen(student) }, student?.name ?? id);
+  }
+
+  _hands(hands, now) {
+    this._fill("hands", hands.slice(0, MOST).map(student => {
+      const said = student.messages.filter(message => message.kind === "raise_hand" && message.text).at(-1);
+      return h("li", { class: "card" },
+        h("div", { class: "card-head" }, mark("hand"), this._name(student),
+          h("span", { class: "since number" }, student.handSince ? t("waiting_for", { d: duration(now - student.handSince) }) : "")),
+        said && h("p", {}, said.text),
+        h("div", { class: "card-acts" },
+          button("message", t("reply"), { class: "small", onclick: () => this.onReply(student) }),
+          button("check", t("lower"), { class: "small", onclick: () => this.commands.acknowledge([student.id]) })));
+    }), "no_hands");
+  }
+
+  _messages() {
+    this._fill("messages", this.messages.map(message => {
+      const student = this.students.byId.get(message.student_id);
+      return h("li", { class: "card" },
+        h("div", { class: "card-head" }, mark("message"), this._name(student, message.student_id), h("time", { class: "since number" }, time(message.at))),
+        h("p", {}, message.text),
+        student && h("div", { class: "card-acts" }, button("message", t("reply"), { class: "small", onclick: () => this.onReply(student) })));
+    }), "no_messages");
+  }
+
+  _commands() {
+    this._fill("commands", this.commands.list().map(entry => {
+      const counts = Commands.counts(entry);
+      const total = entry.outcomes.size;
+      const one = total === 1 ? this.students.byId.get(entry.outcomes.keys().next().value) : null;
+      const bar = h("span", { class: "outcomes" });
+      for (const [outcome, n] of counts) {
+        const part = h("i", { class: outcome });
+        part.style.flexGrow = n;
+        bar.append(part);
+      }
+      const to = entry.everyone ? t("to_all") : one ? one.name : t("to_some", { n: count(total) });
+      const details = h("details", { open: this.expanded.has(entry.command_id) },
+        h("summary", {}, counts.map(([outcome, n]) => `${count(n)} ${t(outcome === "refused" ? "refused_short" : outcome)}`).join(" · ") || t("pending")),
+        h("ul", { class: "who" }, [...entry.outcomes].slice(0, MOST).map(([id, outcome]) =>
+          h("li", {}, this.students.byId.get(id)?.name ?? id, h("span", { class: "why" },
+            t(outcome === "refused" ? "refused_short" : outcome) + (entry.why?.get(id) ? `: ${entry.why.get(id)}` : ""))))));
+      details.addEventListener("toggle", () => (details.open ? this.expanded.add(entry.command_id) : this.expanded.delete(entry.command_id)));
+      return h("li", { class: "card" },
+        h("div", { class: "card-head" }, mark(PICTURES[entry.command]), h("b", {}, t(entry.command)), h("span", { class: "to" }, to),
+          h("time", { class: "since number" }, time(entry.at))),
+        entry.text && h("p", {}, entry.text),
+        entry.problem && h("p", { class: "problem" }, entry.problem),
+        bar, details,
+        h("p", { class: "by" }, entry.mine ? t("by_you") : entry.who || t("by_other")));
+    }), "no_commands");
+  }
+}
