@@ -51,8 +51,9 @@ class Sweep:
         if not self._shell.plan_sweep(ticket):
             return False
         rows = list(self._store.partition(ticket.exam, ticket.shard))
-        self._decide_exam(ticket, rows)
-        self._decide_rows(ticket.exam, rows)
+        exam = self._decide_exam(ticket, rows)
+        if exam is not None and exam.state != "closed":
+            self._decide_rows(exam, rows)
         if ticket.shard == _DECIDES:
             self._hang_up(ticket.exam)
         return True
@@ -62,27 +63,26 @@ class Sweep:
         late = self._clock() - 2 * self._shell.sweep_seconds
         return sum(self._shell.plan_sweep(ticket) for ticket in list(self._store.late_sweeps(late)))
 
-    def _decide_exam(self, ticket: SweepTicket, rows: Iterable[Row]) -> None:
-        """Count first: an incident that begins now must hold back what would be decided after it."""
+    def _decide_exam(self, ticket: SweepTicket, rows: Iterable[Row]) -> Exam | None:
+        """Count first, because an incident that begins now must hold back what is decided after it. The exam, as it is then."""
         exam, now = self._store.load_exam(ticket.exam), self._clock()
         if exam is None:
-            return
+            return None
         records = [_as_lapsed(row.record, exam, now) for row in rows if row.record is not None]
         counts = incidents.count(records, now, exam.policy)
         if self._store.shards(ticket.exam) > 1:
             self._store.put_counts(ticket.exam, ticket.shard, counts)
         if ticket.shard != _DECIDES:
-            return
+            return exam
         if self._store.shards(ticket.exam) > 1:
             counts = self._store.counts(ticket.exam)
         outbox = Outbox()
-        self._shell.apply_exam(ticket.exam, _counted(counts, now), outbox)
+        exam = self._shell.apply_exam(ticket.exam, _counted(counts, now), outbox)
         self._shell.finish(outbox)
+        return exam
 
-    def _decide_rows(self, key: ExamKey, rows: Iterable[Row]) -> None:
-        exam, now = self._store.load_exam(key), self._clock()
-        if exam is None or exam.state == "closed":
-            return
+    def _decide_rows(self, exam: Exam, rows: Iterable[Row]) -> None:
+        now = self._clock()
         fresh = [command for command in exam.standing if now - command.received_at < 3 * self._shell.sweep_seconds]
         outbox = Outbox()
         decided = 0
@@ -104,9 +104,8 @@ class Sweep:
         if record is None:
             return decided
         for command in standing:
-            # Who was joining while the command was saved saw the exam without it, and was not there yet when it was carried out.
-            # All others have it, and ignore it.
-            if decide(record, command, self._shell.exam(row.key.exam), now).participant is not record:
+            exam = self._shell.exam(row.key.exam)
+            if _may_lack(command, record, exam) and decide(record, command, exam, now).participant is not record:
                 self._shell.apply(row.key, command, outbox, must_exist=True)
                 decided += 1
         if record.check_at is not None and record.check_at <= now:
@@ -128,6 +127,15 @@ class Sweep:
         for connection in list(self._subscriptions.expired(exam)):
             self._connections.close(connection, CloseCode.TOKEN, "the token has expired")
             self._subscriptions.forget(connection)
+
+
+def _may_lack(command: CommandIssued, record: Participant, exam: Exam) -> bool:
+    """Whether this command to everyone may have missed the participant: they were joining while it was saved, so that they saw the
+    exam without it, and were not there yet when it was carried out. All others have it, and ignore it.
+    """
+    if command.command == "pause":
+        return exam.state == "paused"
+    return command.command != "resume" or record.lifecycle == "paused"
 
 
 def _as_lapsed(record: Participant, exam: Exam, now: float) -> Participant:

@@ -207,6 +207,19 @@ def test_a_sweep_brings_a_fresh_command_to_who_was_joining_when_it_was_given(wor
     assert world.record("bob").lifecycle == "paused"
 
 
+def test_a_sweep_does_not_pause_who_joins_after_everyone_was_resumed(world: World) -> None:
+    world.report("ann", seq=1)
+    world.order("pause", "k1", everyone=True)
+    world.order("resume", "k2", everyone=True)
+    while world.queue.commands:
+        world.shell.carry_out(world.queue.commands.pop(0))
+    world.report("bob", seq=1)
+    world.sweep_until(11)
+    assert world.labels("bob") == ["active"]
+    assert world.frames("c-bob", "lmsQuizCommand") == []
+    assert world.labels("ann") == ["active", "paused", "active"]
+
+
 def test_a_command_to_many_is_queued_in_parts_before_it_is_acked(world: World) -> None:
     students = [f"s{n:03d}" for n in range(250)]
     for student in students:
