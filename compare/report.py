@@ -5,7 +5,6 @@ the method and the sources after it. A time against the emulated gateway is head
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from importlib import resources
 from itertools import pairwise
 
 from rich.console import Group, RenderableType
@@ -13,13 +12,25 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from compare.bill import Bill, CostLine, Curve, ModeCost, Variant, break_even_sentence
+from compare.bill import Bill, CostLine, Curve, ModeCost, break_even_sentence
 from compare.markup import Markup, element, join
+from compare.page import (
+    BASIS_WORDS,
+    VARIANT_STYLES,
+    amount,
+    basis_mark,
+    both_widths,
+    data_table,
+    document,
+    legend,
+    milliseconds,
+    money,
+    unit_money,
+)
 from compare.result import LatencySummary, ModeResult, Result, judge, where_words
-from compare.svg import Axis, Bar, Line, Mark, bar_plot, line_plot, linear_axis, log_axis, swatch
+from compare.svg import Axis, Bar, Line, Mark, bar_plot, line_plot, linear_axis, log_axis
 from compare.usage import Mode, ServerlessUsage
 
-WIDE, NARROW = 620, 340
 TITLES: dict[Mode, str] = {"lambda": "Serverless", "ec2": "Cluster"}
 MADE_OF: dict[Mode, str] = {"lambda": "API Gateway and Lambda", "ec2": "EC2 instances"}
 LATENCIES = (
@@ -28,18 +39,6 @@ LATENCIES = (
     ("delivery", "Delivery: send to the proctor's receipt"),
 )
 STATISTICS = ("avg", "p50", "p90", "p95", "p99", "max")
-VARIANT_STYLES: dict[Variant, str] = {
-    "pay per use": "lambda",
-    "always on": "ec2",
-    "scheduled": "scheduled",
-    "scale to zero": "zero",
-}
-BASIS_WORDS = {
-    "measured": "counted or timed in this run, on the code that would run on AWS",
-    "emulated": "counted or timed in this run, but against a stand-in for an AWS service; never AWS's own figure",
-    "modelled": "computed from the two above with constants from a published source",
-    "assumed": "nobody measured it; the number is a stated guess",
-}
 
 
 # The terminal
@@ -114,37 +113,8 @@ def _other_month(cost: ModeCost | None, index: int) -> str:
 # Figures as text
 
 
-def money(usd: float) -> str:
-    """USD with as many digits as matter."""
-    if usd and abs(usd) < 0.01:
-        return f"${usd:.4f}" if abs(usd) >= 0.0001 else "< $0.0001"
-    return f"${usd:,.2f}" if abs(usd) < 1000 else f"${usd:,.0f}"
-
-
-def unit_money(usd: float) -> str:
-    """A unit price to five digits; a tiny one for a million units."""
-    if 0 < usd < 0.001:
-        return f"{_five_digits(usd * 1e6)} / million"
-    return _five_digits(usd)
-
-
-def _five_digits(usd: float) -> str:
-    whole = f"{usd:,.4f}".rstrip("0")
-    return f"${whole}" if len(whole.partition(".")[2]) >= 2 else f"${usd:,.2f}"
-
-
-def milliseconds(value: float) -> str:
-    """Tenths below 10 ms, whole ones above."""
-    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
-
-
 def _time(times: LatencySummary, statistic: str) -> str:
     return milliseconds(getattr(times, statistic)) if times.count else "-"
-
-
-def amount(quantity: float) -> str:
-    """A quantity of a bill."""
-    return f"{quantity:,.0f}" if quantity >= 100 or quantity == int(quantity) else f"{quantity:,.3g}"
 
 
 # The page
@@ -154,38 +124,21 @@ def html_report(result: Result) -> str:
     """One page with everything in it: no script, and nothing that is loaded from elsewhere."""
     sources = _Sources(result)
     workload = result.workload
-    page = element(
-        "html",
-        element(
-            "head",
-            element("meta", charset="utf-8"),
-            element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            element("title", "Proctorwire: serverless or cluster"),
-            element("style", Markup(resources.files("compare").joinpath("report.css").read_text())),
+    return document(
+        "Proctorwire: serverless or cluster",
+        "comparison of deployments",
+        f"{result.environment.date[:10]}, prices of {workload.region}",
+        (
+            _summary(result),
+            _latency_section(result),
+            _bill_section(result),
+            _exams_section(result),
+            _engineer_section(result, sources),
+            _method_section(result),
+            sources.section(),
         ),
-        element(
-            "body",
-            element(
-                "header",
-                element("span", element("strong", "Proctorwire"), " comparison of deployments"),
-                element("span", f"{result.environment.date[:10]}, prices of {workload.region}"),
-                class_="top",
-            ),
-            element(
-                "main",
-                _summary(result),
-                _latency_section(result),
-                _bill_section(result),
-                _exams_section(result),
-                _engineer_section(result, sources),
-                _method_section(result),
-                sources.section(),
-            ),
-            element("footer", f"Made by compare run from {result.schema}. The figures are also in result.json."),
-        ),
-        lang="en",
+        f"Made by compare run from {result.schema}. The figures are also in result.json.",
     )
-    return f"<!DOCTYPE html>\n{page}\n"
 
 
 def _summary(result: Result) -> Markup:
@@ -300,7 +253,7 @@ def _card(mode: Mode, found: ModeResult) -> Markup:
     offline = found.offline_detection_s
 
     def figure(name: str, value: str, basis: str) -> Markup:
-        return element("div", element("dt", name), element("dd", value, _basis(basis)))
+        return element("div", element("dt", name), element("dd", value, basis_mark(basis)))
 
     price: Sequence[Markup] = ()
     exam = None
@@ -308,7 +261,7 @@ def _card(mode: Mode, found: ModeResult) -> Markup:
         variant = f", servers {cost.month.variant}" if mode == "ec2" else ""
         price = (
             element("p", money(cost.month.usd), class_="price"),
-            element("p", f"a month of {cost.exams_per_month:g} exams{variant} ", _basis("modelled")),
+            element("p", f"a month of {cost.exams_per_month:g} exams{variant} ", basis_mark("modelled")),
         )
         exam = figure("One exam", money(cost.exam.usd), "modelled")
     latencies = found.latency_ms.basis
@@ -351,11 +304,11 @@ def _latency_section(result: Result) -> Markup | None:
     y = Axis("share of updates with the proctor", 0.0, 1.0, tuple((n / 4, f"{25 * n} %") for n in range(5)))
     title = "Share of updates delivered within a time"
     modes = list(result.modes.items())
-    table = _table(
+    table = data_table(
         "Delivery, in milliseconds",
         ["", *[TITLES[mode] for mode, _ in modes]],
         [
-            ["basis", *[_basis(found.latency_ms.basis) for _, found in modes]],
+            ["basis", *[basis_mark(found.latency_ms.basis) for _, found in modes]],
             *[
                 [
                     {"avg": "average", "p50": "p50, typical", "max": "slowest"}.get(name, name),
@@ -385,8 +338,8 @@ def _latency_section(result: Result) -> Markup | None:
             "div",
             element(
                 "figure",
-                _legend(lines),
-                _both_widths(lambda width: line_plot(title, _from_zero(lines), x, y, (), width)),
+                legend(lines),
+                both_widths(lambda width: line_plot(title, _from_zero(lines), x, y, (), width)),
             ),
             table,
             class_="beside",
@@ -412,7 +365,7 @@ def _bill_section(result: Result) -> Markup | None:
         return element(
             "figure",
             element("h3", f"{TITLES[mode]}{variant}: {money(cost.month.usd)}"),
-            _both_widths(lambda width: bar_plot(title, bars, most, width), wide=440),
+            both_widths(lambda width: bar_plot(title, bars, most, width), wide=440),
             class_=f"mode {mode}",
         )
 
@@ -461,7 +414,7 @@ def _exams_section(result: Result) -> Markup | None:
             label = f"{where:.1f}" if meeting.variant == "always on" else ""
             marks.append(Mark(where, _at(curves[0], where), label, "meeting"))
     columns = sorted({0.0, round(high / 4), round(high / 2), now, round(high)})
-    table = _table(
+    table = data_table(
         "USD for a month, by the number of exams in it",
         ["", *[f"{exams:g}" for exams in columns]],
         [[_curve_name(curve), *[f"${_at(curve, exams):,.0f}" for exams in columns]] for curve in curves],
@@ -477,8 +430,8 @@ def _exams_section(result: Result) -> Markup | None:
             "div",
             element(
                 "figure",
-                _legend(lines),
-                _both_widths(lambda width: line_plot(title, lines, x, y, marks, width)),
+                legend(lines),
+                both_widths(lambda width: line_plot(title, lines, x, y, marks, width)),
             ),
             table,
             class_="beside",
@@ -521,15 +474,15 @@ def _engineer_section(result: Result, sources: "_Sources") -> Markup:
         ["allowed, s", *[f"{found.offline_detection_s.limit_s:g}" for _, found in modes]],
         ["later than allowed", *[f"{found.offline_detection_s.late:,}" for _, found in modes]],
     ]
-    counts_basis = ["", *[_basis(found.counts_basis) for _, found in modes]]
+    counts_basis = ["", *[basis_mark(found.counts_basis) for _, found in modes]]
     return element(
         "section",
         element("h2", "For engineers"),
         element("h3", "Latency, ms"),
-        _table(None, ["", *STATISTICS, "count"], times),
+        data_table(None, ["", *STATISTICS, "count"], times),
         element(
             "div",
-            element("div", element("h3", "Reliability"), _table(None, heads, [counts_basis, *counts])),
+            element("div", element("h3", "Reliability"), data_table(None, heads, [counts_basis, *counts])),
             element("div", *[_machine_tables(mode, found) for mode, found in modes]),
             class_="beside even",
         ),
@@ -552,8 +505,8 @@ def _machine_tables(mode: Mode, found: ModeResult) -> Markup | None:
     ]
     rows.append(["together", f"{cpu.total_s:,.2f}", f"{memory.total_bytes / 1e6:,.0f}"])
     rows.append(["per 1,000 reports", f"{cpu.per_1000_reports_s:,.3f}", ""])
-    heads = ["", join("CPU, s ", _basis(cpu.basis)), join("memory, MB ", _basis(memory.basis))]
-    return join(element("h3", f"{TITLES[mode]}: processor and memory"), _table(None, heads, rows))
+    heads = ["", join("CPU, s ", basis_mark(cpu.basis)), join("memory, MB ", basis_mark(memory.basis))]
+    return join(element("h3", f"{TITLES[mode]}: processor and memory"), data_table(None, heads, rows))
 
 
 def _usage_table(mode: Mode, found: ModeResult) -> Markup | None:
@@ -573,7 +526,7 @@ def _usage_table(mode: Mode, found: ModeResult) -> Markup | None:
             ["bytes to clients", f"{usage.egress_bytes:,}", "measured"],
             ["journal entries", f"{usage.journal_entries:,}", "measured"],
         ]
-        functions = _table(
+        functions = data_table(
             "Functions during the run",
             ["function", "MB", "invocations", "CPU ms each", "elapsed ms each, emulated", "cold starts", "INIT CPU ms"],
             [
@@ -602,7 +555,9 @@ def _usage_table(mode: Mode, found: ModeResult) -> Markup | None:
             ["instances x workers", f"{usage.instances} x {usage.workers}", "measured"],
         ]
         functions = None
-    table = _table(None, ["unit", "in this run", ""], [[name, value, _basis(basis)] for name, value, basis in rows])
+    table = data_table(
+        None, ["unit", "in this run", ""], [[name, value, basis_mark(basis)] for name, value, basis in rows]
+    )
     heading = element("h3", f"{TITLES[mode]}: what the run of {usage.duration_seconds:,.0f} s used")
     if functions is None:
         return join(heading, table)
@@ -630,7 +585,7 @@ def _bill_tables(mode: Mode, cost: ModeCost, sources: "_Sources") -> Iterable[Ma
         )
     if cost.sensitivity:
         yield element("h3", f"{TITLES[mode]}: if a guess is wrong")
-        yield _table(
+        yield data_table(
             "The month's bill at the low and the high end of each guess",
             ["guess", "low", "used", "high", "month at low", "month at high"],
             [
@@ -648,7 +603,7 @@ def _bill_tables(mode: Mode, cost: ModeCost, sources: "_Sources") -> Iterable[Ma
 def _variants_table(bills: Sequence[Bill]) -> Markup:
     names = dict.fromkeys(line.name for bill in bills for line in bill.lines)
     usd = [{line.name: line.usd for line in bill.lines} for bill in bills]
-    return _table(
+    return data_table(
         "USD",
         ["line", *[bill.variant for bill in bills]],
         [[name, *[money(lines[name]) if name in lines else "" for lines in usd]] for name in names],
@@ -658,16 +613,16 @@ def _variants_table(bills: Sequence[Bill]) -> Markup:
 
 def _bill_table(bill: Bill, sources: "_Sources") -> Markup:
     def row(line: CostLine) -> list[str]:
-        confidence = _basis(line.confidence) if line.confidence != "quoted" else None
+        confidence = basis_mark(line.confidence) if line.confidence != "quoted" else None
         return [
             join(line.name, sources.reference(line.source), element("small", line.note) if line.note else None),
             join(f"{amount(line.quantity)} ", element("small", line.unit)),
-            _basis(line.basis),
+            basis_mark(line.basis),
             join(unit_money(line.unit_price_usd), " " if confidence else None, confidence),
             money(line.usd),
         ]
 
-    return _table(
+    return data_table(
         None,
         ["line", "quantity", "basis", "unit price", "USD"],
         [row(line) for line in bill.lines],
@@ -704,14 +659,14 @@ def _method_section(result: Result) -> Markup:
         element("h3", "Four words that stand beside every figure"),
         element(
             "dl",
-            *[join(element("dt", _basis(word)), element("dd", meaning)) for word, meaning in BASIS_WORDS.items()],
+            *[join(element("dt", basis_mark(word)), element("dd", meaning)) for word, meaning in BASIS_WORDS.items()],
             class_="words",
         ),
         *[part for mode, cost in _costs(result) for part in _assumption_list(mode, cost)],
         element(
             "div",
-            element("div", element("h3", "Workload"), _table(None, ["option", "value"], options, words=(0, 1))),
-            element("div", element("h3", "Machine"), _table(None, ["", ""], machine, words=(0, 1))),
+            element("div", element("h3", "Workload"), data_table(None, ["option", "value"], options, words=(0, 1))),
+            element("div", element("h3", "Machine"), data_table(None, ["", ""], machine, words=(0, 1))),
             class_="beside even",
         ),
     )
@@ -768,57 +723,3 @@ def _students(result: Result) -> int:
 
 def _costs(result: Result) -> list[tuple[Mode, ModeCost]]:
     return [(mode, found.cost) for mode, found in result.modes.items() if found.cost]
-
-
-def _basis(word: str) -> Markup:
-    return element("span", word, class_=f"basis {word}")
-
-
-def _legend(lines: Iterable[Line]) -> Markup:
-    return element(
-        "ul", *[element("li", swatch(line.css), element("span", line.label)) for line in lines], class_="legend"
-    )
-
-
-def _both_widths(plot: Callable[[int], Markup], wide: int = WIDE) -> Markup:
-    """The plot for a desk and for a phone; the style sheet shows one of them."""
-    return join(
-        element("div", plot(wide), class_="wide"),
-        element("div", plot(NARROW), class_="narrow", aria_hidden="true"),
-    )
-
-
-def _table(
-    caption: str | None,
-    heads: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    total: Sequence[str] | None = None,
-    words: Sequence[int] = (0,),
-    kind: str | None = None,
-) -> Markup:
-    """A table whose columns are numbers, but for those in `words`; the first cell of a row is its heading."""
-
-    def css(column: int) -> str | None:
-        return None if column in words else "number"
-
-    def row(cells: Sequence[str], row_kind: str | None = None) -> Markup:
-        return element(
-            "tr",
-            *[
-                element("th", cell, scope="row", class_=css(column))
-                if column == 0
-                else element("td", cell, class_=css(column))
-                for column, cell in enumerate(cells)
-            ],
-            class_=row_kind,
-        )
-
-    head = element("tr", *[element("th", text, scope="col", class_=css(column)) for column, text in enumerate(heads)])
-    table = element(
-        "table",
-        element("caption", caption) if caption else None,
-        element("thead", head) if any(heads) else None,
-        element("tbody", *[row(cells) for cells in rows], row(total, "sum") if total else None),
-        class_=kind or ("many" if len(heads) > 5 else None),
-    )
-    return element("div", table, class_="scroll")

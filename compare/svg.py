@@ -1,4 +1,4 @@
-"""Plots as inline SVG: two small kinds, both pure functions of numbers.
+"""Plots as inline SVG: three small kinds, all pure functions of numbers.
 
 Colours come from the page's style sheet through classes. Lines differ in their dashes, too, so that a plot can be read
 without colour; the data stands in a table beside it. A plot is drawn for a width in pixels and keeps its size of text.
@@ -145,6 +145,66 @@ def bar_plot(title: str, bars: Sequence[Bar], most: float, width: int) -> Markup
             )
         )
     return _svg(title, width, round(step * len(bars)), *rows)
+
+
+def cell_map(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[str],
+    cells: Sequence[Sequence[tuple[str, str]]],
+    x: str,
+    y: str,
+    width: int,
+) -> Markup:
+    """A field of cells, each a style class and a letter; the first row is the lowest."""
+    step = 22.0
+    left = 14 + CHARACTER * max(len(name) for name in rows)
+    top, right = 26.0, width - 2.0
+    height = round(top + step * len(rows) + 44)
+    bottom = top + step * len(rows)
+    across = (right - left) / len(columns)
+    drawn = [
+        join(
+            element(
+                "rect",
+                x=left + column * across + 0.5,
+                y=bottom - (row + 1) * step + 0.5,
+                width=across - 1,
+                height=step - 1,
+                class_=f"cell {css}",
+            ),
+            element(
+                "text",
+                letter,
+                x=left + (column + 0.5) * across,
+                y=bottom - row * step - 7,
+                text_anchor="middle",
+                class_="letter",
+            )
+            if across >= 12
+            else None,
+        )
+        for row, line in enumerate(cells)
+        for column, (css, letter) in enumerate(line)
+    ]
+    beside = [
+        element("text", name, x=left - 8, y=bottom - row * step - 7, text_anchor="end") for row, name in enumerate(rows)
+    ]
+    places = [((column + 0.5), name) for column, name in enumerate(columns)]
+    below = [
+        element("text", name, x=left + place * across, y=bottom + 17, text_anchor="middle")
+        for place, name in _apart(places, lambda place: left + place * across)
+    ]
+    return _svg(
+        title,
+        width,
+        height,
+        *drawn,
+        *beside,
+        *below,
+        element("text", x, x=right, y=height - 6.0, text_anchor="end", class_="title"),
+        element("text", y, x=2, y=12, class_="title"),
+    )
 
 
 def swatch(css: str) -> Markup:

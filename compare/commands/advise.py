@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,10 +25,12 @@ from compare.commands.common import (
     option,
     print_json,
     region_options,
+    write_page,
 )
 from compare.model import Exam
+from compare.outlook import outlook_page
+from compare.page import money
 from compare.prices import load_prices
-from compare.report import money
 
 _EXAM = Exam(students=1)
 _GIVEN = Assumptions()
@@ -120,8 +123,14 @@ def case_from(options: dict[str, Any]) -> Case:
 @option(
     "--lambda-concurrency", 1_000, "The account's limit of concurrent executions; new accounts may have 10.", type=int
 )
+@click.option(
+    "--page",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write a page with plots: cost against sittings, students and interval, and who wins where.",
+)
 @json_option
-def advise_command(lambda_concurrency: int, as_json: bool, **options: Any) -> None:
+def advise_command(lambda_concurrency: int, page: Path | None, as_json: bool, **options: Any) -> None:
     """Say which deployment costs less for a month of exams, by how much, and what would change the answer.
 
     Nothing is run: frames are counted from the protocol, and what a frame costs comes from measured coefficients
@@ -130,15 +139,21 @@ def advise_command(lambda_concurrency: int, as_json: bool, **options: Any) -> No
     \b
     Example:
       compare advise --students 1200 --exams-per-month 8 --hours 2
+      compare advise --students 1200 --page advice.html
       compare advise --students 300 --interval 5 --proctors-per-exam 3 --servers always-on --region us-east-1
       compare advise --students 10000 --exams 40 --min-instances 2 --json
     """
     with clear_errors():
-        found = advise(case_from(options), float(lambda_concurrency))
+        case = case_from(options)
+        found = advise(case, float(lambda_concurrency))
+        if page is not None:
+            write_page(page, outlook_page(case, found), "--page")
     if as_json:
         print_json(found)
     else:
         show(found, console())
+    if page is not None:
+        click.echo(f"\nPage {page}", err=as_json)
 
 
 def show(found: Advice, out: Console) -> None:

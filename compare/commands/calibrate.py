@@ -103,9 +103,12 @@ def _run(number: int, options: dict[str, object]) -> Result:
     click.echo(f"{number} of {len(STANDARD_RUNS)}: {given.mode}, {given.students} students, {given.client}", err=True)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(running.compare(given))
+            made: object = runner.run(running.compare(given))
     except running.BadInput as exc:
         raise click.ClickException(str(exc)) from exc
+    result = getattr(made, "result", made)
+    assert isinstance(result, Result)  # what a run comes to, alone or with what it was made of
+    return result
 
 
 def _fitted(results: list[Result], known: Calibration, provisional: bool) -> Calibration:

@@ -9,9 +9,9 @@ import click
 from rich.table import Table
 
 from compare.commands.common import clear_errors, console, json_option, print_json, region_options
+from compare.page import unit_money
 from compare.pricelist import ENDPOINT_REGION, Refreshed, refresh
 from compare.prices import Price, PriceTable, load_prices, load_table, write_table
-from compare.report import unit_money
 
 
 @click.group()

@@ -196,3 +196,16 @@ def test_a_stopped_run_gives_no_coefficients(run, tmp_path):
     shown = run("calibrate", str(path))
     assert shown.exit_code == 2
     assert "stopped before its end" in shown.output
+
+
+def test_the_page_has_a_plot_and_a_table_for_each_question_and_says_modelled(run, tmp_path):
+    path = tmp_path / "advice.html"
+    assert run("advise", "--students", "1200", "--instance-type", "t3a.small", "--page", str(path)).exit_code == 0
+    page = path.read_text()
+    for heading in ("More sittings", "More students", "Where each of them wins", "How often pages report", "What a choice costs"):
+        assert heading in page
+    for title in page.split("<title>")[2:]:
+        assert title.split("</title>")[0].startswith("Modelled")
+    assert "<script" not in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert page.count("<table") >= 8

@@ -10,7 +10,8 @@ from rich.console import Console
 from sample_result import EMPTY, sample_result
 
 from compare.markup import Markup, element, join
-from compare.report import amount, html_report, milliseconds, money, terminal_table, unit_money
+from compare.page import amount, milliseconds, money, unit_money
+from compare.report import html_report, terminal_table
 from compare.result import Result, decode_result, encode_result
 from compare.svg import linear_axis, log_axis
 
