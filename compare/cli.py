@@ -17,8 +17,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from compare import run as running
 from compare.report import terminal_table
-from compare.result import MODE_NAMES, Result, encode_result
-from compare.run import BadInput, Options, Phase
+from compare.result import MODE_NAMES, encode_result
+from compare.run import BadInput, Comparison, Options, Phase, generator_words
 from compare.usage import Mode
 
 _INTERRUPTED = 130
@@ -99,7 +99,8 @@ def run_command(output: Path, as_json: bool, quiet: bool, **given: Any) -> int:
         running.checked(options)
         running.prepare_output(output)
         _allow_many_sockets()
-        result, interrupted = _run(options, show=not quiet and not as_json and sys.stderr.isatty())
+        comparison, interrupted = _run(options, show=not quiet and not as_json and sys.stderr.isatty())
+        result = comparison.result
         if interrupted and not result.modes:
             click.echo("Stopped before anything was measured.", err=True)
             return _INTERRUPTED
@@ -111,6 +112,10 @@ def run_command(output: Path, as_json: bool, quiet: bool, **given: Any) -> int:
     else:
         console = Console()
         console.print(terminal_table(result))
+        for mode, run in comparison.runs.items():
+            if run.recording.generator is not None:
+                words = generator_words(run.recording.generator)
+                console.print(f"\nLoad generator for {MODE_NAMES[mode]}: {words}.", style="dim", highlight=False)
         console.print(f"\nReport  {report_path}\nFigures {json_path}", soft_wrap=True, highlight=False)
     if interrupted:
         click.echo("Stopped: the figures cover what there was.", err=True)
@@ -118,16 +123,16 @@ def run_command(output: Path, as_json: bool, quiet: bool, **given: Any) -> int:
     return 1 if result.anything_lost else 0
 
 
-def _run(options: Options, show: bool) -> tuple[Result, bool]:
+def _run(options: Options, show: bool) -> tuple[Comparison, bool]:
     """Run until done or interrupted."""
 
-    async def body() -> tuple[Result, bool]:
+    async def body() -> tuple[Comparison, bool]:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         with _Bars(show) as bars:
-            return await running.compare(options, stop=stop, progress=bars), stop.is_set()
+            return await running.compare_and_keep(options, stop=stop, progress=bars), stop.is_set()
 
     with asyncio.Runner() as runner:
         return runner.run(body())

@@ -62,7 +62,7 @@ class Crowd:
                 "student", SCHOOL, plan.student_id, (plan.quiz_id,), now + TOKEN_SECONDS, plan.attempt_id, plan.name
             )
             self._students[plan.student_id] = kind(
-                student, urls[number % len(urls)], issue(principal, token_secret), self._around, interval, times
+                student, urls[number % len(urls)], sign(principal, token_secret), self._around, interval, times
             )
         for number, proctor in enumerate(self.recording.proctors, 1):
             principal = Principal(
@@ -71,7 +71,7 @@ class Crowd:
             self._proctors[proctor.plan.proctor_id] = Proctor(
                 proctor,
                 urls[number % len(urls)],
-                issue(principal, token_secret),
+                sign(principal, token_secret),
                 self._around,
                 warns=kind is Student,
             )
@@ -139,3 +139,15 @@ class Crowd:
             lag_ms_p99=lags[min(len(lags) - 1, int(len(lags) * 0.99))] * 1000,
             lag_ms_max=lags[-1] * 1000,
         )
+
+
+def sign(principal: Principal, token_secret: str) -> str:
+    """A token of this principal; the secret is given as to the servers, with or without its `kid`."""
+    kid, key = signing_key(token_secret)
+    return issue(principal, key, kid)
+
+
+def signing_key(token_secret: str) -> tuple[str, str]:
+    """The first `kid` and key of `SECRET`, or of `kid:SECRET,kid:SECRET`."""
+    kid, colon, key = token_secret.partition(",")[0].strip().partition(":")
+    return (kid, key) if colon else ("", kid)

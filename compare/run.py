@@ -11,18 +11,18 @@ import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from compare.cost import CostError, ExamPlan, cluster_cost, serverless_cost
-from compare.crowd import Crowd
+from compare.crowd import Crowd, signing_key
 from compare.measure import Findings, Journal, Rules, clock_offset, is_complete, judge_run, truths, unsettled
 from compare.prices import PriceError, Prices, load_prices
-from compare.recording import Recording
+from compare.recording import Generator, Recording
 from compare.report import html_report
 from compare.result import (
     Cpu,
@@ -46,6 +46,7 @@ from core.identity import MIN_SECRET_BYTES
 from core.participant import ExamKey
 
 Phase = Literal["starting", "running", "settling", "reading", "done"]
+_Value = TypeVar("_Value")
 
 _LOOK_SECONDS = 0.2
 _JOIN_SECONDS = 20.0
@@ -105,7 +106,13 @@ class ModeRun(Struct, frozen=True):
     recording: Recording
     findings: Findings
     result: ModeResult
-    stopped: bool
+
+
+class Comparison(Struct, frozen=True):
+    """The result, and what it was made of."""
+
+    result: Result
+    runs: dict[Mode, ModeRun]
 
 
 def checked(options: Options) -> tuple[Plan, ExamPlan, Prices]:
@@ -115,7 +122,7 @@ def checked(options: Options) -> tuple[Plan, ExamPlan, Prices]:
             raise BadInput(f"{option}: {value} is out of range; give a number from 1 to {most}")
     if (options.lambda_url or options.ec2_url) and not options.token_secret:
         raise BadInput("--token-secret: missing; give the secret that the deployment signs its tokens with")
-    if options.token_secret is not None and len(options.token_secret.encode()) < MIN_SECRET_BYTES:
+    if options.token_secret is not None and len(signing_key(options.token_secret)[1].encode()) < MIN_SECRET_BYTES:
         raise BadInput(f"--token-secret: shorter than {MIN_SECRET_BYTES} bytes; RFC 7518 section 3.2 asks for more")
     try:
         plan = Plan(
@@ -140,26 +147,31 @@ def checked(options: Options) -> tuple[Plan, ExamPlan, Prices]:
 
 def targets_for(options: Options) -> list[Target]:
     """A target for each mode, not started yet."""
-    secret = options.token_secret or secrets.token_hex(MIN_SECRET_BYTES)
+    secret, fresh = options.token_secret or "", secrets.token_hex(MIN_SECRET_BYTES)
     made: list[Target] = []
     for mode in options.modes:
         url = options.lambda_url if mode == "lambda" else options.ec2_url
         if url is not None:
             made.append(RemoteTarget(mode, url, secret))
         elif mode == "lambda":
-            made.append(ServerlessTarget(secret, options.region))
+            made.append(ServerlessTarget(fresh, options.region))
         else:
-            made.append(ClusterTarget(secret, options.instances, options.workers, options.transport))
+            made.append(ClusterTarget(fresh, options.instances, options.workers, options.transport))
     return made
 
 
-async def compare(
+async def compare(options: Options) -> Result:
+    """Run the exam through each deployment that the options name. Raises `BadInput`; then nothing is left running."""
+    return (await compare_and_keep(options)).result
+
+
+async def compare_and_keep(
     options: Options,
     targets: Sequence[Target] | None = None,
     stop: asyncio.Event | None = None,
     progress: Progress | None = None,
-) -> Result:
-    """Run the exam through each target. Raises `BadInput`; then nothing is left running."""
+) -> Comparison:
+    """The same, with targets, a way to stop and a listener of one's own, and all that was recorded."""
     plan, exam, prices = checked(options)
     the_schedule = schedule(plan)
     stop = stop or asyncio.Event()
@@ -171,13 +183,14 @@ async def compare(
         if run is not None:
             runs[target.name] = run
     results: dict[Mode, ModeResult] = {mode: run.result for mode, run in runs.items()}
-    return Result(
+    result = Result(
         workload=_workload(options),
         environment=environment_here(),
         modes=results,
         verdict=judge(results) if results else None,
         partial=stop.is_set() or len(results) < len(options.modes),
     )
+    return Comparison(result, runs)
 
 
 async def run_mode(
@@ -193,8 +206,10 @@ async def run_mode(
     plan = the_schedule.plan
     progress.update(target.name, "starting", 0.0, plan.duration, "")
     try:
-        if not await _unless(stop, target.start()):
+        starting = await _unless(stop, target.start())
+        if starting is None:
             return None
+        starting.result()
         crowd = Crowd(the_schedule, client, target.urls, target.token_secret)
         async with crowd:
             usages = await _exam_takes_place(crowd, target, stop, progress)
@@ -209,7 +224,7 @@ async def run_mode(
         findings = judge_run(recording, rules, truth, journal)
         result = _mode_result(target, recording, rules, findings, usages, journal, exam, prices)
         progress.update(target.name, "done", plan.duration, plan.duration, "")
-        return ModeRun(recording, findings, result, stop.is_set())
+        return ModeRun(recording, findings, result)
     except TargetError as exc:
         raise BadInput(str(exc)) from exc
     finally:
@@ -243,9 +258,9 @@ async def _exam_takes_place(crowd: Crowd, target: Target, stop: asyncio.Event, p
         while not stop.is_set():
             now = crowd.clock() - recording.started_at
             if usages.opening is None and now >= the_schedule.opening_ends:
-                usages.opening = await target.usage(_load(crowd))
+                usages.opening = await _usage(crowd, target, stop)
             if usages.whole is None and now >= duration:
-                usages.whole = await target.usage(_load(crowd))
+                usages.whole = await _usage(crowd, target, stop)
             note = f"{recording.traffic.open_now} sockets, {recording.traffic.reports} reports"
             if now < duration:
                 progress.update(target.name, "running", now, duration, note)
@@ -266,6 +281,12 @@ async def _exam_takes_place(crowd: Crowd, target: Target, stop: asyncio.Event, p
         await asyncio.gather(playing, return_exceptions=True)
         await crowd.stop()
     return usages if usages.whole is not None else None
+
+
+async def _usage(crowd: Crowd, target: Target, stop: asyncio.Event) -> Usage | None:
+    """The usage now; None if somebody said stop."""
+    asking = await _unless(stop, target.usage(_load(crowd)))
+    return asking.result() if asking is not None else None
 
 
 def _load(crowd: Crowd) -> Load:
@@ -296,8 +317,8 @@ async def _read_journal(
             await asyncio.wait_for(stop.wait(), _LOOK_SECONDS)
 
 
-async def _unless(stop: asyncio.Event, work: Awaitable[None]) -> bool:
-    """Do the work unless told to stop before it is done; whether it was done."""
+async def _unless(stop: asyncio.Event, work: Coroutine[None, None, _Value]) -> asyncio.Future[_Value] | None:
+    """Do the work, and return it done; None if it was given up because somebody said stop."""
     working = asyncio.ensure_future(work)
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -307,10 +328,7 @@ async def _unless(stop: asyncio.Event, work: Awaitable[None]) -> bool:
         if not working.done():
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
-    if working.cancelled():
-        return False
-    working.result()
-    return not stop.is_set()
+    return None if working.cancelled() else working
 
 
 # --- the result -----------------------------------------------------------------------------------------------------------
@@ -375,15 +393,20 @@ def _mode_result(
     )
 
 
+def generator_words(generator: Generator) -> str:
+    """How the load generator fared, for a reader who wants to know whether it was the bottleneck."""
+    return (
+        f"{generator.cpu_seconds:.1f} s of CPU in {generator.wall_seconds:.0f} s; its event loop was up to "
+        f"{generator.lag_ms_p99:.0f} ms late in 99 of 100 looks, {generator.lag_ms_max:.0f} ms at worst"
+    )
+
+
 def _about_the_run(target: Target, recording: Recording) -> list[str]:
     """What a reader must know of how this was measured."""
     notes: list[str] = []
     generator = recording.generator
     if generator is not None and generator.lag_ms_p99 > _LATE_MS:
-        notes.append(
-            f"the load generator itself was late: by {generator.lag_ms_p99:.0f} ms in the worst hundredth of the time "
-            f"({generator.cpu_seconds:.1f} s of CPU in {generator.wall_seconds:.0f} s); the latencies include that"
-        )
+        notes.append(f"the latencies include delays of the load generator itself: {generator_words(generator)}")
     if not target.is_local:
         notes.append(f"{target.where} tells nothing of its processes and its journal: no cost, and fewer checks")
     if recording.client == "paper":

@@ -23,11 +23,12 @@ from adapters.ec2_cluster.embedded import EmbeddedRedisError
 from adapters.ec2_cluster.local import LocalCluster, LocalClusterError
 from adapters.lambda_apigw.local.exam_stack import LocalServerless, StackError, StackUsage
 from adapters.lambda_apigw.local.ministack import MiniStackError
+from compare.crowd import sign, signing_key
 from compare.meter import ProcessMeter, children
 from compare.recording import Clock, Traffic
 from compare.usage import ClusterUsage, FunctionUsage, ProcessSplit, ServerlessUsage, ServiceCalls, Trigger, Usage
 from compare.workload import SCHOOL
-from core.identity import MIN_SECRET_BYTES, Principal, issue
+from core.identity import MIN_SECRET_BYTES, Principal
 from core.journal import Entry
 from core.participant import ExamKey, Home
 from core.policy import Policy
@@ -201,7 +202,10 @@ class ServerlessTarget:
 
     async def usage(self, load: Load) -> ServerlessUsage:
         """What the gateway, the handlers and the store counted."""
-        return serverless_usage(await self._stack.usage(), load)
+        try:
+            return serverless_usage(await self._stack.usage(), load)
+        except OSError as exc:
+            raise TargetError(f"the emulated gateway does not answer: {exc}") from exc
 
     def memory(self) -> Mapping[str, float]:
         """Of the execution environments."""
@@ -239,12 +243,12 @@ class RemoteTarget:
         """See that it answers and takes our tokens."""
         if urlsplit(self._url).scheme not in ("ws", "wss") or not urlsplit(self._url).hostname:
             raise TargetError(f"{self._url!r} is no WebSocket address; give wss://HOST/PATH", self._option)
-        if len(self.token_secret.encode()) < MIN_SECRET_BYTES:
+        if len(signing_key(self.token_secret)[1].encode()) < MIN_SECRET_BYTES:
             raise TargetError(
                 f"shorter than {MIN_SECRET_BYTES} bytes; give the secret that the deployment was started with",
                 "--token-secret",
             )
-        token = issue(Principal("proctor", SCHOOL, "probe", ("probe",), Clock()() + 600), self.token_secret)
+        token = sign(Principal("proctor", SCHOOL, "probe", ("probe",), Clock()() + 600), self.token_secret)
         try:
             transport, _ = await ws_connect(
                 _Probe,

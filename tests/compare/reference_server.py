@@ -25,7 +25,7 @@ from core.policy import Policy
 from core.routing import CommandToSome, Source, join_proctor, route
 from core.snapshot import pages, view
 
-SECRET = "a secret of the tests, 32 bytes or more"
+SECRET = "a secret of the tests with 32 bytes or more"
 FAST = Policy(closed_grace_seconds=0.8)
 
 

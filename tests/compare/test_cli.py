@@ -146,7 +146,7 @@ async def test_a_run_in_which_something_went_wrong_ends_with_1_and_still_prints_
 
 
 async def test_a_wrong_secret_is_one_line_that_names_the_option(server: ReferenceServer, tmp_path: Path) -> None:
-    process = await command(*small(server, tmp_path, secret="not the secret of this server, alas"))
+    process = await command(*small(server, tmp_path, secret="not the secret of this server but long"))
     out, err = await process.communicate()
     assert (process.returncode, out) == (2, b"")
     assert err.decode().splitlines() == [
@@ -155,7 +155,19 @@ async def test_a_wrong_secret_is_one_line_that_names_the_option(server: Referenc
 
 
 def test_an_interrupt_ends_every_process_in_time_and_keeps_what_was_measured(tmp_path: Path) -> None:
-    arguments = ["--mode", "ec2", "--students", "8", "--exams", "1", "--output", str(tmp_path), "--json"]
+    arguments = [
+        "--mode",
+        "ec2",
+        "--students",
+        "8",
+        "--exams",
+        "1",
+        "--duration",
+        "10",
+        "--output",
+        str(tmp_path),
+        "--json",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-c", "from compare.cli import main; main()", "run", *arguments],
         stdout=subprocess.PIPE,

@@ -10,7 +10,7 @@ import pytest
 from reference_server import ReferenceServer
 
 from compare.result import Result, decode_result
-from compare.run import BadInput, Options, compare, prepare_output, write_output
+from compare.run import BadInput, Options, compare_and_keep, prepare_output, write_output
 from compare.target import TargetError
 from compare.usage import Mode
 
@@ -37,7 +37,7 @@ class Steps:
 
 
 async def run(server: ReferenceServer, options: Options = SHORT, **more) -> Result:
-    return await compare(options, targets=[server], **more)
+    return (await compare_and_keep(options, targets=[server], **more)).result
 
 
 @pytest.mark.parametrize("client", ["proctorwire", "paper"])
@@ -138,7 +138,7 @@ async def test_a_target_that_does_not_start_is_one_line_and_is_stopped() -> None
 
 
 class Foreign(ReferenceServer):
-    token_secret = "another secret than the server's, long enough"
+    token_secret = "another secret than the server's and long enough"
 
 
 async def test_a_server_that_refuses_the_proctors_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
