@@ -428,8 +428,9 @@ def _command(draft: _Draft, event: CommandIssued) -> None:
     """Apply a command once. What can't be done here is refused, with the reason; a repeat changes nothing."""
     if _is_known(draft.after, event.command_id):
         return
-    reason = _refusal(draft, event)
     stands = any(event.command_id == standing.command_id for standing in draft.exam.standing)
+    reason = _undone(draft.exam, event) if stands else ""
+    reason = reason or _refusal(draft, event)
     if reason and stands and draft.after.lifecycle == "not_joined":
         return  # decided when they join
     _mark_done(draft, f"command {event.command_id}")
@@ -463,6 +464,14 @@ def _command(draft: _Draft, event: CommandIssued) -> None:
     if connection is not None:
         draft.send(connection, _command_frame(pending))
     _command_status(draft, event.command_id, "accepted" if connection is None else "sent")
+
+
+def _undone(exam: Exam, event: CommandIssued) -> str:
+    """Why a command to everyone is no longer carried out: it came late, or again, and the exam has gone on since."""
+    late = (event.command == "pause" and exam.state != "paused") or (
+        event.command == "resume" and exam.state == "paused"
+    )
+    return "undone by a later command to everyone" if late else ""
 
 
 def _refusal(draft: _Draft, event: CommandIssued) -> str:

@@ -293,10 +293,7 @@ class Shell:
             before, known = known or self._store.load(key), None
             if before is None and must_exist:
                 return False
-            exam = self.exam(key.exam)
-            if isinstance(event, events.StatusReported) and not (before and before.session_of(event.connection)):
-                # Standing commands and a pause hold for who joins now, so the exam must not be a second old.
-                exam = self._load_exam(key.exam)
+            exam = self._load_exam(key.exam) if _needs_fresh_exam(event, before) else self.exam(key.exam)
             record = before or new_participant(key, HERE)
             decision = decide(record, event, exam, max(self._clock(), event.received_at))
             if decision.participant is record:
@@ -458,6 +455,13 @@ class Shell:
             return False
         self._queue.sweep(SweepTicket(ticket.exam, ticket.shard, at), self.sweep_seconds)
         return True
+
+
+def _needs_fresh_exam(event: events.ParticipantEvent, record: Participant | None) -> bool:
+    """Standing commands and a pause hold for who joins now; and a pause that comes late must see that it was lifted meanwhile."""
+    if isinstance(event, events.StatusReported):
+        return record is None or record.session_of(event.connection) is None
+    return isinstance(event, events.CommandIssued) and event.command in ("pause", "resume")
 
 
 def _command_status(exam: ExamKey, command_id: str, students: dict[str, str]) -> messages.CommandStatusData:

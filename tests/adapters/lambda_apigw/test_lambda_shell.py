@@ -207,11 +207,22 @@ def test_a_sweep_brings_a_fresh_command_to_who_was_joining_when_it_was_given(wor
     assert world.record("bob").lifecycle == "paused"
 
 
-def test_a_sweep_does_not_pause_who_joins_after_everyone_was_resumed(world: World) -> None:
+def test_the_parts_of_two_commands_to_everyone_may_come_in_the_wrong_order(world: World) -> None:
+    other = world.new_shell()
     world.report("ann", seq=1)
     world.order("pause", "k1", everyone=True)
+    other.exam(world.exam)
     world.order("resume", "k2", everyone=True)
-    while world.queue.commands:
+    pause, resume = world.queue.commands
+    world.shell.carry_out(resume)
+    other.carry_out(pause)  # by an environment that has the exam as it was a moment ago
+    assert world.labels("ann") == ["active"]
+
+
+def test_a_sweep_does_not_pause_who_joins_after_everyone_was_resumed(world: World) -> None:
+    world.report("ann", seq=1)
+    for command, command_id in (("pause", "k1"), ("resume", "k2")):
+        world.order(command, command_id, everyone=True)
         world.shell.carry_out(world.queue.commands.pop(0))
     world.report("bob", seq=1)
     world.sweep_until(11)
