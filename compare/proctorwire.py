@@ -29,7 +29,11 @@ def main() -> None:
 @click.option("--token-secret", metavar="S", help="Secret that signs tokens (HS256), or kid:secret,kid:secret.")
 @click.option("--transport", type=click.Choice(["picows", "websockets"]), help="WebSocket library.  [default: picows]")
 @click.option("--data-dir", metavar="DIR", help="Where an embedded Redis and the journal keep their files.")
-@click.option("--journal", metavar="FILE", help="SQLite file of the journal.  [default: in the data folder]")
+@click.option(
+    "--journal", metavar="FILE", help="SQLite file of the journal, or dynamodb:TABLE.  [default: in the data folder]"
+)
+@click.option("--tls-certificate", metavar="PEM", help="Certificate chain: with it, the port takes TLS only.")
+@click.option("--tls-key", metavar="PEM", help="Its key.  [default: in the same file]")
 @click.option("--drain-seconds", type=float, help="Over how long SIGTERM sends clients elsewhere.  [default: 20]")
 @click.option("--origins", metavar="LIST", help="Web origins allowed besides the host's own, comma-separated.")
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), help="[default: INFO]")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import ssl
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -23,8 +24,9 @@ class ClusterSettings(Struct, frozen=True, kw_only=True):
     """One instance of the cluster.
 
     `redis_url` empty: an embedded Redis, with its files in `data_dir` (empty: a temporary folder). `token_secrets` maps `kid` to
-    HS256 secret; the key `""` is for tokens without `kid`. `journal` is the SQLite file that the journal is carried to
-    (empty: in the data folder). `port` 0: a free one.
+    HS256 secret; the key `""` is for tokens without `kid`. `journal` is where the journal is carried to: a SQLite file (empty: in
+    the data folder), or `dynamodb:TABLE`. `port` 0: a free one. `tls_certificate` and `tls_key` are PEM files: with them, the port
+    takes TLS only.
     """
 
     host: str = "127.0.0.1"
@@ -37,6 +39,8 @@ class ClusterSettings(Struct, frozen=True, kw_only=True):
     journal: str = ""
     tick_seconds: float = 0.05
     drain_seconds: float = 20.0
+    tls_certificate: str = ""
+    tls_key: str = ""
     origins: tuple[str, ...] = ()
     log_level: str = "INFO"
 
@@ -63,7 +67,22 @@ def read_settings(given: Mapping[str, Any], environment: Mapping[str, str] = os.
         raise SettingsError(f"workers is {settings.workers}; it must be between 1 and 64")
     if not 0 <= settings.port <= 65535:
         raise SettingsError(f"port is {settings.port}; it must be between 0 and 65535")
+    tls_context(settings)
     return settings
+
+
+def tls_context(settings: ClusterSettings) -> ssl.SSLContext | None:
+    """The TLS side of the sockets, or None without a certificate. Raises `SettingsError` if its files can't be used."""
+    if not settings.tls_certificate:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key or None)
+    except (OSError, ssl.SSLError) as error:
+        files = f"tls_certificate {settings.tls_certificate} with tls_key {settings.tls_key or '(in the same file)'}"
+        raise SettingsError(f"{files} can't be used: {error}") from error
+    return context
 
 
 def read_secrets(given: str | None, environment: Mapping[str, str]) -> dict[str, str]:

@@ -14,14 +14,19 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
+from urllib.parse import parse_qsl
 
 import redis
+from msgspec import Struct
 
 from adapters.ec2_cluster.keys import all_partitions
 from core import journal
 from core.journal import Entry
 from core.participant import ExamKey
+
+if TYPE_CHECKING:
+    from adapters.ec2_cluster.ledger_dynamodb import DynamoLedger
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +45,31 @@ class Ledger(Protocol):
 
     def of_exam(self, exam: ExamKey) -> list[Entry]:
         """All entries of an exam, oldest first."""
+
+
+class LedgerUnavailableError(Exception):
+    """The ledger can't be reached, or takes no more now: the entries wait in Redis."""
+
+
+class LedgerPlace(Struct, frozen=True):
+    """A DynamoDB table as a ledger, written `dynamodb:TABLE?days=180&region=REGION`; without a region it is AWS_REGION's."""
+
+    table: str
+    retention_days: float = 180.0
+    region: str = ""
+
+
+def ledger_place(text: str) -> LedgerPlace | None:
+    """The table that a `journal` setting names; None if it is the path of a file. Raises ValueError."""
+    if not text.startswith("dynamodb:"):
+        return None
+    table, _, query = text.removeprefix("dynamodb:").partition("?")
+    options = dict(parse_qsl(query, strict_parsing=True)) if query else {}
+    days = float(options.pop("days", 180))
+    region = options.pop("region", "")
+    if not table or options or not 1 <= days <= 3_650:
+        raise ValueError("a DynamoDB journal is written dynamodb:TABLE?days=180&region=REGION, with 1 to 3650 days")
+    return LedgerPlace(table, days, region)
 
 
 class SqliteLedger:
@@ -126,6 +156,15 @@ class Carrier:
         return len(entries)
 
 
+def _open(ledger: str) -> SqliteLedger | DynamoLedger:
+    place = ledger_place(ledger)
+    if place is None:
+        return SqliteLedger(ledger)
+    from adapters.ec2_cluster.ledger_dynamodb import DynamoLedger
+
+    return DynamoLedger(place)
+
+
 def run(redis_url: str, ledger_path: str, consumer: str, heartbeat: Callable[[], None]) -> None:
     """The life of the journal process: until SIGTERM or SIGINT, after which what is in Redis is carried first."""
     ending = False
@@ -138,7 +177,7 @@ def run(redis_url: str, ledger_path: str, consumer: str, heartbeat: Callable[[],
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    ledger = SqliteLedger(ledger_path)
+    ledger = _open(ledger_path)
     carrier = Carrier(redis.Redis.from_url(redis_url), ledger, consumer)
     prepared, looked_at = False, 0.0
     while True:
@@ -152,7 +191,7 @@ def run(redis_url: str, ledger_path: str, consumer: str, heartbeat: Callable[[],
                 looked_at = time.monotonic()
             if carrier.carry(None if ending else _BLOCK_MS) == 0 and ending:
                 break
-        except (redis.RedisError, sqlite3.Error) as error:
+        except (redis.RedisError, sqlite3.Error, LedgerUnavailableError) as error:
             if ending:
                 break  # what is in Redis stays there for the next journal process
             log.warning("journal: %s", error)

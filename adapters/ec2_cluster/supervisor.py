@@ -162,7 +162,8 @@ class Supervisor:
             if self._ending is None:
                 host = "127.0.0.1" if settings.host in ("0.0.0.0", "") else settings.host  # noqa: S104
                 pid = None if self._redis is None else self._redis.pid
-                say(Ready(f"ws://{host}:{port}/ws", port, os.getpid(), settings.redis_url, pid, settings.journal))
+                scheme = "wss" if settings.tls_certificate else "ws"
+                say(Ready(f"{scheme}://{host}:{port}/ws", port, os.getpid(), settings.redis_url, pid, settings.journal))
             self._watch_until(lambda: False)
             return 0
         finally:
@@ -189,6 +190,10 @@ class Supervisor:
             redis_url = self._redis.url
         _check_redis(redis_url)
         journal_path = settings.journal or str(Path(folder) / "journal.sqlite")
+        try:
+            journal.ledger_place(journal_path)
+        except ValueError as error:
+            raise SettingsError(f"journal is {journal_path!r}: {error}") from error
         return msgspec.structs.replace(settings, redis_url=redis_url, journal=journal_path)
 
     def _worker_life(self, settings: ClusterSettings, slot: int, sock: socket.socket) -> Life:

@@ -21,7 +21,7 @@ import uvloop
 
 from adapters.ec2_cluster.broker import RedisBroker
 from adapters.ec2_cluster.clock import ServiceClock
-from adapters.ec2_cluster.config import ClusterSettings
+from adapters.ec2_cluster.config import ClusterSettings, tls_context
 from adapters.ec2_cluster.connection import (
     Accepted,
     Connection,
@@ -102,7 +102,10 @@ class Worker:
         self._every(_SWEEP_PERIOD_SECONDS, self._sweep)
         self._loop.call_soon(self._check_deadlines)
         self.listener = await listen(
-            sock, self, ConnectionSettings(origins=self.settings.origins), transport=self.settings.transport
+            sock,
+            self,
+            ConnectionSettings(origins=self.settings.origins, tls=tls_context(self.settings)),
+            transport=self.settings.transport,
         )
         self.ready = True
 

@@ -1,0 +1,135 @@
+"""Where the journal lasts: one set of promises over both ledgers, and what only DynamoDB can do to them."""
+
+from __future__ import annotations
+
+import time
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from adapters.ec2_cluster.config import SettingsError, read_settings
+from adapters.ec2_cluster.journal import LedgerPlace, LedgerUnavailableError, SqliteLedger, ledger_place
+from adapters.ec2_cluster.ledger_dynamodb import DynamoLedger
+from adapters.lambda_apigw import resources
+from adapters.lambda_apigw.aws_http import Credentials, DynamoDb, Session
+from adapters.lambda_apigw.local.ministack import MiniStack
+from adapters.lambda_apigw.store import DynamoStore
+from core.journal import Entry
+from core.participant import ExamKey
+
+EXAM = ExamKey("north", "math#1")
+
+
+def entry(student="s1", version=1, n=0, **more):
+    return Entry(*EXAM, student, version, n, at=1000.0 + version, kind="label", cause="reported", **more)
+
+
+@pytest.fixture(params=["sqlite", "dynamodb"])
+def ledger(request, tmp_path, monkeypatch):
+    if request.param == "sqlite":
+        opened = SqliteLedger(tmp_path / "journal.sqlite")
+        yield opened
+        opened.close()
+        return
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    with mock_aws():
+        client = boto3.client("dynamodb", region_name="ap-southeast-1")
+        client.create_table(**resources.tables()[1])
+        opened = DynamoLedger(LedgerPlace("proctorwire-journal", region="ap-southeast-1"))
+        yield opened
+        opened.close()
+
+
+def test_entries_come_back_oldest_first(ledger):
+    ledger.write([entry("s2", 2), entry("s1", 1, 1), entry("s1", 1, 0)])
+    ledger.write([entry(version=3, before="active", after="away")])
+    found = ledger.of_exam(EXAM)
+    assert [(e.student_id, e.version, e.n) for e in found] == [("s1", 1, 0), ("s1", 1, 1), ("s2", 2, 0), ("s1", 3, 0)]
+    assert found[-1] == entry(version=3, before="active", after="away")
+    assert ledger.of_exam(ExamKey("north", "math")) == []
+
+
+def test_an_entry_carried_twice_is_one_entry_however_the_batches_fall(ledger):
+    ledger.write([entry(n=0), entry(n=1), entry(n=0)])
+    ledger.write([entry(n=1), entry(n=2)])
+    assert [e.n for e in ledger.of_exam(EXAM)] == [0, 1, 2]
+
+
+def test_more_than_dynamodb_takes_at_a_time(ledger):
+    ledger.write([entry(f"s{number}") for number in range(60)])
+    assert len(ledger.of_exam(EXAM)) == 60
+
+
+class Busy:
+    """A table that takes so many items of each request, and none after so many requests."""
+
+    def __init__(self, takes, then_none=False):
+        self.takes, self.then_none, self.requests = takes, then_none, 0
+
+    def batch_write_item(self, RequestItems):  # noqa: N803
+        self.requests += 1
+        ((table, wanted),) = RequestItems.items()
+        left = wanted if self.then_none else wanted[self.takes :]
+        return {"UnprocessedItems": {table: left} if left else {}}
+
+
+def test_items_that_were_not_taken_are_sent_again_with_growing_pauses():
+    pauses = []
+    client = Busy(takes=10)
+    DynamoLedger(LedgerPlace("journal"), client, pauses.append).write([entry(f"s{n}") for n in range(25)])
+    assert client.requests == 3
+    assert pauses == [0.1, 0.2]
+
+
+def test_a_table_that_takes_nothing_is_told_so_that_entries_wait_in_redis():
+    pauses = []
+    ledger = DynamoLedger(LedgerPlace("journal"), Busy(takes=0, then_none=True), pauses.append)
+    with pytest.raises(LedgerUnavailableError, match="too busy: 1 entries"):
+        ledger.write([entry()])
+    assert sum(pauses) < 10
+
+
+def test_a_table_that_is_not_there_is_one_line(monkeypatch):
+    with mock_aws():
+        client = boto3.client("dynamodb", "ap-southeast-1", aws_access_key_id="a", aws_secret_access_key="b")
+        ledger = DynamoLedger(LedgerPlace("missing"), client)
+        for call in (lambda: ledger.write([entry()]), lambda: ledger.of_exam(EXAM)):
+            with pytest.raises(LedgerUnavailableError, match="ResourceNotFoundException"):
+                call()
+
+
+async def test_the_serverless_side_reads_what_a_cluster_wrote():
+    """One journal for an exam that moves."""
+    async with MiniStack() as server:
+        with Session(Credentials("test", "test"), "ap-southeast-1") as session:
+            client, queues = session.client("dynamodb", server.endpoint_url), session.client("sqs", server.endpoint_url)
+            resources.create(client, queues, resources.tables(), [])
+            boto = boto3.client(
+                *("dynamodb", "ap-southeast-1"),
+                endpoint_url=server.endpoint_url,
+                aws_access_key_id="test",
+                aws_secret_access_key="test",
+            )
+            ledger = DynamoLedger(LedgerPlace("proctorwire-journal"), boto)
+            ledger.write([entry(version=1), entry(version=2)])
+            ledger.close()
+            store = DynamoStore(DynamoDb(client), "proctorwire-state", "proctorwire-journal", time.time)
+            assert store.journal(EXAM) == [entry(version=1), entry(version=2)]
+
+
+def test_how_a_table_is_named():
+    assert ledger_place("/var/lib/journal.sqlite") is None
+    assert ledger_place("dynamodb:t") == LedgerPlace("t")
+    assert ledger_place("dynamodb:t?days=30&region=eu-west-1") == LedgerPlace("t", 30, "eu-west-1")
+    for wrong in ("dynamodb:", "dynamodb:t?days=0", "dynamodb:t?day=3", "dynamodb:t?x", "dynamodb:t?days=many"):
+        with pytest.raises(ValueError):
+            ledger_place(wrong)
+
+
+def test_a_certificate_that_can_not_be_used_is_one_line(tmp_path):
+    (tmp_path / "cert.pem").write_text("no certificate")
+    for path in (tmp_path / "none.pem", tmp_path / "cert.pem"):
+        with pytest.raises(SettingsError, match=r"tls_certificate .*can't be used"):
+            read_settings({"token_secret": "x" * 32, "tls_certificate": str(path)}, {})
