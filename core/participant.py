@@ -59,13 +59,14 @@ class Session(
         "seq": "s",
         "applied_at": "r",
         "planned_until": "m",
+        "lost_at": "x",
     },
 ):
     """One run of a student's page.
 
     `lease_until` is when this session turns to the next worse presence: connected to reconnecting, then, `grace_seconds` later,
     offline; while reconnecting, its grace is still on record. `seq` and `applied_at` are those of the last report applied.
-    Before `planned_until` a lost connection was our doing.
+    Before `planned_until` a lost connection was our doing. `lost_at` is when the connection closed or the page said goodbye.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Session(
     seq: int = 0
     applied_at: float = 0.0
     planned_until: float = 0.0
+    lost_at: float = 0.0
 
 
 class PendingCommand(Struct, frozen=True, omit_defaults=True):

@@ -25,7 +25,7 @@ def promise_seconds(next_ms: int | None, away: bool, policy: Policy) -> float:
 
 def renewed(session: Session, at: float, promise: float) -> Session:
     """The session after a frame received `at`. A late frame never shortens a lease, nor undoes a loss that came after it."""
-    if session.presence != "connected" and at < fell_silent_at(session):
+    if at < session.lost_at:
         return session
     lease_until = max(at + 1.5 * promise + 5, session.lease_until if session.presence == "connected" else 0.0)
     return replace(session, presence="connected", lease_until=lease_until, grace_seconds=0.5 * promise + 10)
@@ -39,7 +39,7 @@ def dropped(session: Session, at: float, policy: Policy) -> Session:
     if session.planned_until > at:
         return lost_by_us(session, at, policy)
     grace = policy.closed_grace_seconds
-    return replace(session, presence="reconnecting", lease_until=at + grace, grace_seconds=grace)
+    return replace(session, presence="reconnecting", lease_until=at + grace, grace_seconds=grace, lost_at=at)
 
 
 def lost_by_us(session: Session, at: float, policy: Policy) -> Session:
@@ -64,7 +64,7 @@ def planned(session: Session, at: float, after_seconds: float, policy: Policy) -
 
 def left(session: Session, at: float) -> Session:
     """The session after its page said goodbye."""
-    return replace(session, presence="left", lease_until=at, grace_seconds=0.0)
+    return replace(session, presence="left", lost_at=at)
 
 
 def lapsed(session: Session, now: float, exam: Exam) -> Session:
@@ -80,7 +80,7 @@ def lapsed(session: Session, now: float, exam: Exam) -> Session:
 
 
 def fell_silent_at(session: Session) -> float:
-    """When a session that is not connected was heard no more: a grace began then."""
+    """When a reconnecting session turned so: its grace began then."""
     return session.lease_until - session.grace_seconds
 
 

@@ -25,6 +25,8 @@ from core.incidents import SilenceCounts
 from core.participant import ExamKey, Participant, ParticipantKey
 
 _PUBLISH_AFTER = 100
+_STANDS_NEW_SECONDS = 150.0
+"""How long sweeps bring a command to those it missed: longer than a lost chain of sweeps takes to start again."""
 _DECIDES = 0
 """The shard whose sweep also decides about the exam as a whole."""
 
@@ -83,7 +85,7 @@ class Sweep:
 
     def _decide_rows(self, exam: Exam, rows: Iterable[Row]) -> None:
         now = self._clock()
-        fresh = [command for command in exam.standing if now - command.received_at < 3 * self._shell.sweep_seconds]
+        fresh = [command for command in exam.standing if now - command.received_at < _STANDS_NEW_SECONDS]
         outbox = Outbox()
         decided = 0
         for row in rows:

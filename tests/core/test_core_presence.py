@@ -198,6 +198,16 @@ def test_a_frame_that_was_received_before_the_goodbye_and_decided_after_it_undoe
     assert story.record.question_answered == 3
 
 
+def test_a_frame_that_was_received_within_the_lease_and_decided_after_it_still_counts():
+    story = joined()
+    story.until(13)
+    assert story.record.label == "reconnecting"
+    story(heartbeat(12), now=14)
+    assert story.record.label == "active"
+    assert story.until(24.4) == "active"
+    assert story.until(24.5) == "reconnecting"
+
+
 def test_a_frame_that_waited_longer_than_its_lease_does_not_show_the_student_active():
     story = joined()
     story.until(60)
