@@ -347,9 +347,7 @@ def _mode_result(
     """All that is known of this mode, in the result's form."""
     assert usages.whole is not None  # a run without usage is no run
     basis: Basis = "emulated" if target.is_local and target.name == "lambda" else "measured"
-    lines = sum(len(entries) for entries in journal.entries.values()) if journal else 0
-    usage: Usage = msgspec.structs.replace(usages.whole, journal_entries=lines)
-    opening = usages.opening if usages.opening is not usages.whole else None
+    usage, opening = _with_journal(usages, journal, recording.started_at)
     problems = [
         *findings.false_offline,
         *findings.duplicates,
@@ -391,6 +389,21 @@ def _mode_result(
         cost=cost,
         problems=tuple(problems[:_MAX_PROBLEMS]),
     )
+
+
+def _with_journal(usages: _Usages, journal: Journal | None, started_at: float) -> tuple[Usage, Usage | None]:
+    """Usage of the whole run and of its opening, with the journal's lines: they are counted by when they happened.
+
+    Lines after the counted stretch are consequences of what happened once (somebody is offline now), so they go to the opening.
+    """
+    assert usages.whole is not None  # a run without usage is no run
+    moments = [entry.at - started_at for entries in journal.entries.values() for entry in entries] if journal else []
+    whole = msgspec.structs.replace(usages.whole, journal_entries=len(moments))
+    if usages.opening is None or usages.opening is usages.whole:
+        return whole, None
+    begins, ends = usages.opening.duration_seconds, usages.whole.duration_seconds
+    once = sum(at <= begins or at > ends for at in moments)
+    return whole, msgspec.structs.replace(usages.opening, journal_entries=once)
 
 
 def generator_words(generator: Generator) -> str:
