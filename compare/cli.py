@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from compare import run as running
+from compare.commands import register
 from compare.report import terminal_table
 from compare.result import MODE_NAMES, encode_result
 from compare.run import BadInput, Comparison, Options, Phase, generator_words
@@ -30,6 +31,8 @@ _FILES_WANTED = 65_536
 def compare() -> None:
     """Serverless or EC2? Put the same exam through both and compare cost and latency."""
 
+
+register(compare)
 
 _DEFAULTS = Options()
 Command: TypeAlias = Callable[..., int]

@@ -457,7 +457,7 @@ class _Judge:
             (seen.view.label, before.version if before else 0, seen.view.version)
             for proctor in self._watchers[student.plan.quiz_id]
             for seen, before in self._screen(proctor, student).changes()
-            if seen.view.label not in known
+            if seen.view.label not in known and (before or seen.view.label != "not_joined")
         }
         for label in sorted({label for label, first, last in shown if not _has(labels, label, first, last)}):
             self._lose(f"{student_id} was shown as {label}, which the journal lacks")

@@ -10,9 +10,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 from reference_server import SECRET, ReferenceServer
 
@@ -34,12 +35,20 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("name", sorted(compare.commands))
-def test_every_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def command_paths(group: click.Group, *above: str) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from command_paths(command, *above, name)
+        else:
+            yield (*above, name)
+
+
+@pytest.mark.parametrize("path", sorted(command_paths(compare)), ids=" ".join)
+def test_every_command_has_help_with_an_example(path: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
-        main([name, "--help"])
+        main([*path, "--help"])
     assert exit_.value.code == 0
-    assert f"compare {name}" in capsys.readouterr().out.partition("Example")[2]
+    assert f"compare {' '.join(path)}" in capsys.readouterr().out.partition("Example")[2]
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,14 @@ def test_a_label_that_was_shown_but_not_journalled_is_lost(scene: Scene) -> None
     assert found.lost == ["s-1 was shown as paused, which the journal lacks"]
 
 
+def test_a_student_on_the_roster_who_has_not_joined_needs_no_line_in_the_journal() -> None:
+    scene = Scene()
+    scene.show(1.0, "not_joined")
+    scene.report(2.0)
+    scene.show(2.03, "active", 1)
+    assert counts(scene.judged(10)) == (0, 0, 0)
+
+
 def test_a_line_and_a_fact_that_are_journalled_twice_are_duplicates(scene: Scene) -> None:
     line = scene.entries[0]
     assert scene.judged(10, entries=[line, line]).duplicates == ["journal line s-1/1/0 is there again"]

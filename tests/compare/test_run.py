@@ -21,7 +21,7 @@ SHORT = Options(
 
 @pytest.fixture(autouse=True)
 def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compare.measure.SEEN_SECONDS", 1.0)
+    monkeypatch.setattr("compare.measure.SEEN_SECONDS", 2.0)
     monkeypatch.setattr("compare.run._JOURNAL_SECONDS", 0.5)
 
 
@@ -52,7 +52,7 @@ async def test_an_honest_server_loses_nothing_and_everything_is_timed(client: st
     assert found.latency_ms.message.count > 10
     assert found.latency_ms.round_trip.count == (found.sent if client == "proctorwire" else 0)
     assert found.offline_detection_s.summary.count == 2
-    assert 0.8 <= found.offline_detection_s.summary.max < 2.8
+    assert 1.5 <= found.offline_detection_s.summary.max < 3.5
     assert found.offline_detection_s.late == 0
     assert found.cost is not None
     assert found.opening_usage is not None
