@@ -305,28 +305,23 @@ class LocalServerless:
         )
 
     async def _start_gateway(self, settings_file: Path) -> None:
-        self._process = process = await asyncio.create_subprocess_exec(
-            *(
-                sys.executable,
-                "-m",
-                "adapters.lambda_apigw.local",
-                "--settings",
-                str(settings_file),
+        errors = self._directory / "gateway.err"  # a file, because nobody would empty a pipe
+        with errors.open("wb") as file:
+            self._process = process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "adapters.lambda_apigw.local", "--settings", str(settings_file)),
                 "--die-with-parent",
-            ),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            process_group=0,
-        )
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=file,
+                process_group=0,
+            )
         assert process.stdout is not None  # asked for above
-        assert process.stderr is not None
         try:
             line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS)
         except TimeoutError:
             raise StackError(f"the emulated gateway did not start within {_START_SECONDS:.0f} s") from None
         if not line:
-            complaint = (await process.stderr.read()).decode(errors="replace").strip().splitlines()
+            complaint = errors.read_text(errors="replace").strip().splitlines()
             raise StackError(complaint[-1] if complaint else "the emulated gateway ended at once")
         ready = msgspec.json.decode(line, type=dict[str, object])
         self._ready = {name: str(value) for name, value in ready.items()}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from lambda_aws import MiniStackProcess, Tables, moto_tables
+from lambda_aws import MiniStackProcess, MotoClient, Tables
 
 from adapters.lambda_apigw import resources
 from adapters.lambda_apigw.aws_http import Credentials, DynamoDb, Session
@@ -26,26 +27,33 @@ def session() -> Iterator[Session]:
         yield session
 
 
+@pytest.fixture(scope="session")
+def moto() -> Iterator[MotoClient]:
+    from moto import mock_aws
+
+    with mock_aws(), Session(Credentials("test", "test"), "ap-southeast-1") as session:
+        yield MotoClient(session)
+
+
 @pytest.fixture(params=["ministack", "moto"])
-def tables(request: pytest.FixtureRequest, session: Session) -> Iterator[Tables]:
+def tables(request: pytest.FixtureRequest) -> Tables:
     """Fresh tables, and a client of whatever holds them."""
     if request.param == "moto":
-        with moto_tables(session) as fresh:
-            yield fresh
-        return
-    yield wire_tables(request.getfixturevalue("ministack"), session)
+        client = request.getfixturevalue("moto")
+        return fresh_tables(client, client)
+    tables: Tables = request.getfixturevalue("wire")
+    return tables
 
 
 @pytest.fixture
 def wire(ministack: MiniStackProcess, session: Session) -> Tables:
     """Fresh tables on the wire only, where units and retries are real."""
-    return wire_tables(ministack, session)
+    return fresh_tables(session.client("dynamodb", ministack.url), session.client("sqs", ministack.url))
 
 
-def wire_tables(server: MiniStackProcess, session: Session) -> Tables:
+def fresh_tables(dynamodb: Any, sqs: Any) -> Tables:
     number = next(_numbers)
-    client = session.client("dynamodb", server.url)
     state, journal = f"state-{number}", f"journal-{number}"
-    resources.create(client, session.client("sqs", server.url), resources.tables(state, journal), [])
-    session.meter.take()
-    return Tables(DynamoDb(client), state, journal)
+    resources.create(dynamodb, sqs, resources.tables(state, journal), [])
+    dynamodb.session.meter.take()
+    return Tables(DynamoDb(dynamodb), state, journal)

@@ -13,10 +13,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from adapters.lambda_apigw import resources
 from adapters.lambda_apigw.aws_http import AwsError, DynamoDb, Session
 
 
@@ -68,12 +66,8 @@ class MiniStackProcess:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
-        try:
-            self._process.wait(3)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            os.killpg(self._process.pid, signal.SIGKILL)  # it keeps everything in memory: there is nothing to save
+        self._process.wait()
         self._directory.cleanup()
 
 
@@ -109,14 +103,3 @@ def _binary(value: Any, convert: Any) -> Any:
     if isinstance(value, dict):
         return {k: convert(v) if k == "B" else _binary(v, convert) for k, v in value.items()}
     return [_binary(v, convert) for v in value] if isinstance(value, list) else value
-
-
-@contextlib.contextmanager
-def moto_tables(session: Session) -> Iterator[Tables]:
-    from moto import mock_aws
-
-    with mock_aws():
-        client = MotoClient(session)
-        resources.create(client, client, resources.tables("state", "journal"), [])  # type: ignore[arg-type]
-        session.meter.take()
-        yield Tables(DynamoDb(client), "state", "journal")  # type: ignore[arg-type]
