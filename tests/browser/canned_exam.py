@@ -7,20 +7,25 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import websockets
 from websockets.asyncio.server import ServerConnection, serve
 
-FIRST = (
-    "Adi Agus Ayu Bagas Bayu Budi Citra Dewi Dian Dimas Eka Fajar Farah Fitri Gilang Hana Indah Intan Joko Kartika Laras "
-    "Lestari Made Maya Nadia Nanda Nisa Putri Rafi Rahma Ratna Reza Rizki Salsa Sari Sinta Taufik Tika Wahyu Yoga Zahra"
-).split()
-LAST = (
-    "Anggraini Hakim Halim Hidayat Kurniawan Kusuma Lestari Lubis Maulana Nasution Nugroho Permata Pratama Purnama "
-    "Rahayu Ramadhan Santoso Saputra Setiawan Simanjuntak Siregar Sitorus Suryani Susanti Utami Wibowo Wijaya Wulandari"
-).split()
+# fmt: off
+FIRST = [
+    "Adi", "Agus", "Ayu", "Bagas", "Bayu", "Budi", "Citra", "Dewi", "Dian", "Dimas", "Eka", "Fajar", "Farah",
+    "Fitri", "Gilang", "Hana", "Indah", "Intan", "Joko", "Kartika", "Laras", "Lestari", "Made", "Maya", "Nadia",
+    "Nanda", "Nisa", "Putri", "Rafi", "Rahma", "Ratna", "Reza", "Rizki", "Salsa", "Sari", "Sinta", "Taufik",
+    "Tika", "Wahyu", "Yoga", "Zahra",
+]
+LAST = [
+    "Anggraini", "Hakim", "Halim", "Hidayat", "Kurniawan", "Kusuma", "Lestari", "Lubis", "Maulana", "Nasution",
+    "Nugroho", "Permata", "Pratama", "Purnama", "Rahayu", "Ramadhan", "Santoso", "Saputra", "Setiawan",
+    "Simanjuntak", "Siregar", "Sitorus", "Suryani", "Susanti", "Utami", "Wibowo", "Wijaya", "Wulandari",
+]
+# fmt: on
 PAGE = 200
 
 
@@ -36,8 +41,10 @@ class CannedExam:
         self.incidents: list[dict[str, Any]] = []
         self.watchers: set[ServerConnection] = set()
         self.received: list[dict[str, Any]] = []
+        self.paths: list[str] = []
         self.url = ""
         self.is_down = False
+        self._news = asyncio.Condition()
         self.refuses: dict[str, str] = {}
 
     def _view(self, number: int, rooms: int) -> dict[str, Any]:
@@ -134,6 +141,15 @@ class CannedExam:
         frame = _frame(action, quiz_id=self.quiz_id, server_time=time.time() * 1000, **data)
         websockets.broadcast(self.watchers, frame)
 
+    async def reconnect(self, url: str) -> None:
+        await self._tell("reconnect", after_ms=0, reason="moved", url=url)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that arrives here."""
+        async with asyncio.timeout(10):
+            async with self._news:
+                await self._news.wait_for(condition)
+
     # --- the service ---
 
     @contextlib.asynccontextmanager
@@ -172,10 +188,14 @@ class CannedExam:
         if self.is_down:
             socket.transport.abort()
             return
+        assert socket.request is not None  # the handshake is done
+        self.paths.append(socket.request.path)
         try:
             async for text in socket:
                 frame = json.loads(text)
                 self.received.append(frame)
+                async with self._news:
+                    self._news.notify_all()
                 await self._take(socket, frame["action"], frame["data"])
         except websockets.ConnectionClosed:
             pass

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from browser_pages import Site, serve_pages
+from browser_pages import WAIT_MS, Site, serve_pages
 from deployments import QUICK, ClusterDeployment, Deployment, ServerlessDeployment
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from adapters.ec2_cluster.config import new_secret
 from adapters.ec2_cluster.local import LocalCluster
@@ -32,6 +32,7 @@ _numbers = itertools.count(1)
 async def browser() -> AsyncIterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert path, "these tests need Chromium; on Debian: apt-get install chromium"
+    expect.set_options(timeout=WAIT_MS)
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=path, args=_FLAGS)
         yield chromium

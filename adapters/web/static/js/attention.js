@@ -12,13 +12,14 @@ class Line {
   constructor(zone) {
     this.picture = mark("offline");
     this.name = h("button", { type: "button", class: "name", onclick: () => zone.onOpen(this.student) });
+    this.where = h("span", { class: "where" });
     this.why = h("span", { class: "why" });
     this.since = h("span", { class: "since number" });
     this.message = button("message", null, { class: "quiet icon", onclick: () => zone.onMessage(this.student) });
     this.done = button("check", null, { class: "quiet", onclick: () => zone.onAcknowledge(this.student) });
     this.doneText = h("span", { class: "wide-only" });
     this.done.append(this.doneText);
-    this.element = h("li", { class: "line" }, this.picture, this.name, this.why, this.since, this.message, this.done);
+    this.element = h("li", { class: "line" }, this.picture, this.name, this.where, this.why, this.since, this.message, this.done);
   }
 
   paint(entry, now) {
@@ -29,6 +30,7 @@ class Line {
     this.element.dataset.what = ended ? "settled" : what;
     draw(this.picture, ended ? student.label : PICTURES[what]);
     setText(this.name, student.name);
+    setText(this.where, student.view.group);
     setText(this.why, ended ? t("settled") : reasons.map(([each]) => t(`reason_${each}`)).join(" · "));
     setText(this.since, !ended && since ? duration(now - since) : "");
     if (!is_new) return;

@@ -18,7 +18,11 @@ export class Inbox {
     this.dirty = true;
     this.expanded = new Set();
     for (const tab of TABS) {
-      $(`tab-${tab}`).addEventListener("click", () => this.show(tab));
+      $(`tab-${tab}`).addEventListener("click", () => {
+        // on a phone the tabs are all that is seen, until one is pressed
+        $("inbox").classList.toggle("open", this.open !== tab || !$("inbox").classList.contains("open"));
+        this.show(tab);
+      });
       $(`tab-${tab}`).addEventListener("keydown", event => {
         const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
         if (!by) return;

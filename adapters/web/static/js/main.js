@@ -16,6 +16,7 @@ import { Query, SORTS } from "./query.js";
 import { Students } from "./students.js";
 import { Tiles } from "./tiles.js";
 
+const ATTEND_MS = 250;
 const SUMMARY_MS = 10_000;
 const TOKEN_WARNING_SECONDS = 600;
 const OVER_SHOWN_SECONDS = 60;
@@ -119,15 +120,29 @@ function run(given) {
     if (action === "lmsQuizMonitoringSnapshot") {
       students.snapshot(data);
       newNames = true;
-    } else if (action === "lmsQuizMonitoringUpdate") students.update(data);
-    else if (action === "lmsQuizMonitoringMessage") {
+    } else if (action === "lmsQuizMonitoringUpdate") {
+      students.update(data);
+      tick ||= data.incidents.length > 0;
+    } else if (action === "lmsQuizMonitoringMessage") {
       const message = students.message(data);
       if (message) inbox.take(message);
       newDrawer = true;
     } else if (action === "lmsQuizCommandStatus") {
       commands.status(data);
     } else if (action === "refused") commands.refused(data);
+    if (performance.now() - attendedAt > ATTEND_MS) attend();
     schedule();
+  }
+
+  // Attention and alerts follow frames and a clock, not painting: a hidden tab does not paint, and its clock is slow.
+  let attendedAt = 0;
+
+  function attend() {
+    attendedAt = performance.now();
+    if (link.isStale || !students.complete) return;
+    const news = students.attend(now());
+    newLists ||= news.length > 0;
+    alerts.raise(news);
   }
 
   function schedule() {
@@ -136,9 +151,8 @@ function run(given) {
     requestAnimationFrame(paint);
   }
 
-  // Attention and alerts must not wait for a frame: a hidden tab has none.
   setInterval(() => {
-    if (!link.isStale) alerts.raise(students.attend(now()));
+    attend();
     tick = health = true;
     spark.push(students.updates - spark.seen);
     spark.seen = students.updates;
@@ -148,7 +162,7 @@ function run(given) {
 
   // --- painting ---
 
-  const spark = Object.assign([], { seen: 0 });
+  const spark = Object.assign(Array(SPARK_SECONDS).fill(0), { seen: 0 });
 
   function paint(at) {
     scheduled = false;
@@ -163,6 +177,7 @@ function run(given) {
     else grid.paint(dirty, reordered, tick, seconds);
     if (tick || dirty.size) {
       showStrip();
+      setText($("act-on").lastChild, t("act_on", { n: count(query.rows.length) }));
       setText($("shown"), t("shown", { n: count(query.rows.length), of: count(students.size) }));
     }
     if (tick || reordered) showNothing();
@@ -184,7 +199,7 @@ function run(given) {
     const state = link.state === "live" && stale ? "late" : link.state;
     document.body.dataset.link = state;
     setText($("health-state"), link.isLive ? (students.complete ? t("live") : t("loading")) : link.state === "connecting" ? t("connecting") : t("not_live"));
-    setText($("health-behind"), link.isLive ? t("behind", { s: decimal(link.behind()) }) : "");
+    setText($("health-behind"), link.isLive ? t("behind", { s: decimal(link.behind()) }) : link.lostAt ? t("as_of", { time: time(link.lostAt) }) : "");
     setText($("health-reporting"), students.running ? t("reporting", { n: count(students.connected), of: count(students.running) }) : students.complete ? t("nobody") : "");
     drawSpark();
   }
@@ -255,7 +270,6 @@ function run(given) {
     setAttribute($("hold"), "aria-pressed", query.held);
     $("hold").replaceChildren(mark("pause"), h("span", { class: "wide-only" }, t(query.held ? "frozen" : "freeze")));
     $("hold").title = t("freeze_hint");
-    setText($("act-on").lastChild, t("act_on", { n: count(query.rows.length) }));
     showStrip();
   }
 
