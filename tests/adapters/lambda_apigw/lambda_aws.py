@@ -6,9 +6,7 @@ import base64
 import contextlib
 import os
 import re
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,6 +14,7 @@ import urllib.request
 from typing import Any, NamedTuple
 
 from adapters.lambda_apigw.aws_http import AwsError, DynamoDb, Session
+from adapters.lambda_apigw.local import child_process
 
 
 class Tables(NamedTuple):
@@ -33,7 +32,7 @@ class MiniStackProcess:
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self._directory = tempfile.TemporaryDirectory(prefix="ministack-")
-        self._process = subprocess.Popen(
+        self._process = child_process.start(  # which ends with us, however we end
             [sys.executable, "-m", "ministack"],
             env={
                 "PATH": os.environ["PATH"],
@@ -45,9 +44,7 @@ class MiniStackProcess:
                 "IOT_MTLS_ENABLED": "0",
                 "SFTP_ENABLED": "0",
             },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            process_group=0,
+            cwd=self._directory.name,
         )
         deadline = time.monotonic() + 20
         while not self._is_healthy():
@@ -65,8 +62,7 @@ class MiniStackProcess:
         return False
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # it keeps everything in memory: there is nothing to save
+        child_process.kill_group(self._process)  # it keeps everything in memory: there is nothing to save
         self._process.wait()
         self._directory.cleanup()
 
