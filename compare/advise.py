@@ -215,7 +215,7 @@ def advise(case: Case, concurrency: float = 1_000.0) -> Advice:
 
 def _ways(case: Case, priced: Priced, size: Capacity) -> tuple[WayCost, ...]:
     busy = size.vcpu_needed / size.vcpu_available
-    through_lambda = serverless_way(case.calibration, case.given)
+    through_lambda = serverless_way(case.calibration, case.given, case.exam.proctors_per_exam)
     through_ec2 = cluster_way(case.calibration, case.given, busy, size.instances)
     servers = f"{size.instances} x {size.instance_type}"
     words: dict[Variant, tuple[str, str]] = {

@@ -11,6 +11,7 @@ import msgspec
 from compare.assumptions import Assumptions
 from compare.calibration import Calibration
 from compare.cost import VCPU_MEMORY_MB
+from compare.model import DIRECT_WATCHERS
 from compare.usage import Basis
 
 TICK_MS = 50.0
@@ -54,8 +55,18 @@ NETWORK = Hop(
 )
 
 
-def serverless_way(calibration: Calibration, given: Assumptions, waiting: float = 1.0) -> Way:
-    """Through API Gateway and Lambda. `waiting` multiplies the time in Lambda when its concurrency is nearly used up."""
+TOGETHER = Hop(
+    "waits to be published together",
+    0.0,
+    600.0,
+    1_300.0,
+    "modelled",
+    "a window of one second of the queue, for what more than three proctors watch",
+)
+
+
+def serverless_way(calibration: Calibration, given: Assumptions, proctors: int = 1) -> Way:
+    """Through API Gateway and Lambda, to each of so many proctors."""
     known = calibration.serverless
     waits = {latency.call: latency for latency in given.latencies}
     change = known.per["change"]
@@ -78,8 +89,8 @@ def serverless_way(calibration: Calibration, given: Assumptions, waiting: float 
             Hop(
                 "decide, on this share of a vCPU",
                 cpu * 0.5,
-                cpu * waiting,
-                cpu * 2.5 * waiting,
+                cpu,
+                cpu * 2.5,
                 "modelled",
                 f"{change['cpu_ms']:.2f} ms of CPU measured here, {known.memory_mb} MB on Lambda",
             ),
@@ -99,6 +110,7 @@ def serverless_way(calibration: Calibration, given: Assumptions, waiting: float 
                 "modelled",
                 write.source,
             ),
+            *([TOGETHER] if proctors > DIRECT_WATCHERS else []),
             Hop("PostToConnection", post.low_ms, post.ms, post.high_ms, "assumed", post.source),
             NETWORK,
         ),

@@ -24,8 +24,12 @@ PAGE_BYTES = 96 * 1024
 STEP_BYTES = 32 * 1024
 SWEEP_SECONDS = 10.0
 WATCH_AGAIN_SECONDS = 60.0
+DIRECT_WATCHERS = 3  # what more proctors watch is published together, through a queue
+TOGETHER_SECONDS = 1.3  # as often as that function was seen to run for a window of one second
+VIEWS_CPU_MS = 0.5  # of one such run, without its posts
 MERGING_SECONDS = 0.025  # a tick is 50 ms, and the first change after quiet goes at once: half of a tick merges
 FULL_FIGURE_4_BYTES = 465.0
+SHOWN_BYTES = 700.0  # of one view in an update, for the steps of 32 KiB
 
 
 class Exam(msgspec.Struct, frozen=True):
@@ -152,8 +156,10 @@ def serverless_usage(exam: Exam, calibration: Calibration) -> ServerlessUsage:
     per_watch = snapshot_bytes / happened.watches if happened.watches else 0.0
     snapshot_steps = happened.watches * _steps(per_watch)
     joined = happened.student_connects if exam.client == "proctorwire" else 0.0  # the frame that answers a first report
-    updates = happened.publications + happened.acks + joined
-    posts = updates + happened.watches * math.ceil(max(1.0, per_watch) / PAGE_BYTES)
+    runs, shown = _published(exam, happened)
+    updates = shown + happened.acks + joined
+    direct = (0.0 if runs else shown) + happened.acks + joined
+    posts = direct + happened.watches * math.ceil(max(1.0, per_watch) / PAGE_BYTES)
     sweeps = happened.exams * happened.seconds / SWEEP_SECONDS
     checks = happened.student_seconds / SWEEP_SECONDS
     message: dict[Kind, float] = {
@@ -168,12 +174,23 @@ def serverless_usage(exam: Exam, calibration: Calibration) -> ServerlessUsage:
         )
         for name in ("authorizer", "connect", "disconnect")
     }
+    queued = happened.publications / exam.proctors_per_exam if runs else 0.0
+    if runs:
+        functions["views"] = FunctionUsage(
+            trigger="message",
+            memory_mb=known.memory_mb,
+            invocations=round(runs),
+            handler_cpu_ms=runs * VIEWS_CPU_MS + shown * known.per["post"].get("cpu_ms", 0.0),
+            calls=ServiceCalls(dynamodb_read=round(runs), post_to_connection=round(shown)),
+            cold_starts=1,
+            init_cpu_ms=known.init_cpu_ms,
+        )
     functions["message"] = FunctionUsage(
         trigger="message",
         memory_mb=known.memory_mb,
         invocations=round(happened.frames_in),
         handler_cpu_ms=known.dot("cpu_ms", message) + posts * known.per["post"].get("cpu_ms", 0.0),
-        calls=_calls(known.per, message, posts),
+        calls=msgspec.structs.replace(_calls(known.per, message, posts), sqs=round(queued)),
         cold_starts=_environments(exam, happened, calibration),
         init_cpu_ms=_environments(exam, happened, calibration) * known.init_cpu_ms,
     )
@@ -202,7 +219,7 @@ def serverless_usage(exam: Exam, calibration: Calibration) -> ServerlessUsage:
         functions=functions,
         dynamodb_read_units=known.dot("read_units", units) + view_reads,
         dynamodb_write_units=known.dot("write_units", units),
-        sqs_requests=round(3 * sweeps),
+        sqs_requests=round(3 * sweeps + queued + 2 * runs),
         log_bytes=round(
             known.log_bytes_per_environment_minute * functions["message"].cold_starts * happened.seconds / 60
         ),
@@ -214,6 +231,16 @@ def serverless_usage(exam: Exam, calibration: Calibration) -> ServerlessUsage:
         ),
         journal_entries=round(happened.entries),
     )
+
+
+def _published(exam: Exam, happened: Events) -> tuple[float, float]:
+    """Runs of the function that publishes together (none where every change goes out directly), and frames to proctors."""
+    if exam.proctors_per_exam <= DIRECT_WATCHERS:
+        return 0.0, happened.publications
+    rate = happened.publications / exam.proctors_per_exam / exam.exams / happened.seconds
+    runs = exam.exams * happened.seconds * rate / (1 + rate * TOGETHER_SECONDS)
+    each = happened.publications / exam.proctors_per_exam / runs if runs else 0.0
+    return runs, runs * exam.proctors_per_exam * _steps(each * SHOWN_BYTES)
 
 
 def cluster_usage(exam: Exam, calibration: Calibration) -> tuple[ClusterUsage, ClusterUsage]:

@@ -202,7 +202,7 @@ def _message_counts(part: Part) -> dict[str, float]:
         "change": happened.changes,
         "same": happened.sames,
         "watch": happened.watches,
-        "post": _serverless_of(part).messages_out,
+        "post": _message(_serverless_of(part)).calls.post_to_connection,
     }
 
 

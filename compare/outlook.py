@@ -374,7 +374,7 @@ def _factor_words(name: str) -> str:
 def _latency(case: Case, found: Advice) -> Markup:
     size = found.capacity
     ways = (
-        serverless_way(case.calibration, case.given),
+        serverless_way(case.calibration, case.given, case.exam.proctors_per_exam),
         cluster_way(case.calibration, case.given, size.vcpu_needed / size.vcpu_available, size.instances),
     )
     most = max(way.p95_ms for way in ways)

@@ -72,7 +72,13 @@ def log_axis(title: str, low: float, high: float) -> Axis:
     steps = [mantissa * 10.0**power for power in range(-3, 8) for mantissa in (1, 2, 5)]
     start = max((step for step in steps if step <= low), default=steps[0])
     end = min((step for step in steps if step >= high and step > start), default=steps[-1])
-    return Axis(title, start, end, tuple((step, f"{step:g}") for step in steps if start <= step <= end), log=True)
+    return Axis(
+        title,
+        start,
+        end,
+        tuple((step, f"{step:g}" if step < 1e6 else f"{step:,.0f}") for step in steps if start <= step <= end),
+        log=True,
+    )
 
 
 def line_plot(title: str, lines: Sequence[Line], x: Axis, y: Axis, marks: Sequence[Mark], width: int) -> Markup:

@@ -5,11 +5,12 @@
 
 import click
 
-from compare.commands import advise, calibrate, prices
+from compare.commands import advise, calibrate, plan, prices
 
 
 def register(group: click.Group) -> None:
     """Add every command of this package."""
     group.add_command(advise.advise_command)
+    group.add_command(plan.plan_command)
     group.add_command(prices.prices)
     group.add_command(calibrate.calibrate_command)

@@ -56,12 +56,23 @@ def one_message(**fields) -> ServerlessUsage:
 
 
 def test_1_fan_out_is_a_billed_message_and_billed_time_for_each_proctor():
-    two, six = (serverless_usage(changed(proctors_per_exam=number), shipped()) for number in (2, 6))
-    more = six.messages_out - two.messages_out
-    assert more > 4 * 1_000 * 60 * 2  # four more proctors for each change of each student, and their snapshots
-    calls = six.functions["message"].calls.post_to_connection - two.functions["message"].calls.post_to_connection
+    one, three = (serverless_usage(changed(proctors_per_exam=number), shipped()) for number in (1, 3))
+    more = three.messages_out - one.messages_out
+    assert more > 2 * 1_000 * 60 * 2  # two more proctors for each change of each student, and their snapshots
+    calls = three.functions["message"].calls.post_to_connection - one.functions["message"].calls.post_to_connection
     assert calls == pytest.approx(more, rel=0.02)
-    assert billed_ms(six.functions["message"]) - billed_ms(two.functions["message"]) > 10 * calls
+    assert billed_ms(three.functions["message"]) - billed_ms(one.functions["message"]) > 10 * calls
+
+
+def test_1_what_more_than_three_proctors_watch_is_published_together():
+    three, four = (serverless_usage(changed(proctors_per_exam=number), shipped()) for number in (3, 4))
+    assert four.messages_out < three.messages_out / 2
+    calls, runs = four.functions["views"].calls.post_to_connection, four.functions["views"].invocations
+    assert calls == pytest.approx(4 * runs, abs=4)
+    # each change is one more call of the queue, and one more request of it
+    changes = 1_000 * 60 * 2
+    assert four.functions["message"].calls.sqs == pytest.approx(changes, rel=0.02)
+    assert four.sqs_requests - three.sqs_requests > changes
 
 
 def test_2_connections_invoke_three_functions_and_all_reconnect_after_two_hours():
