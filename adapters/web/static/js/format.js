@@ -21,8 +21,16 @@ export function duration(seconds) {
   return t("hours", { n: Math.floor(s / 3600) }) + (minutes ? ` ${t("minutes", { n: minutes })}` : "");
 }
 
+let plain = { of: null }, tenths = { of: null };
+
+/** A formatter is dear to make, so each is kept until the language changes. */
+function formatter(kept, options) {
+  return kept.of === language() ? kept : { of: language(), format: new Intl.NumberFormat(language(), options).format };
+}
+
 export function count(n) {
-  return n.toLocaleString(language());
+  plain = formatter(plain);
+  return plain.format(n);
 }
 
 export function time(seconds) {
@@ -30,5 +38,6 @@ export function time(seconds) {
 }
 
 export function decimal(n) {
-  return n.toLocaleString(language(), { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+  tenths = formatter(tenths, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+  return tenths.format(n);
 }

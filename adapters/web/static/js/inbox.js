@@ -55,25 +55,24 @@ export class Inbox {
   }
 
   hands() {
-    const up = [];
-    for (const student of this.students.byId.values()) if (student.has("hand_raised")) up.push(student);
+    // in the order in which they went up
+    const up = Array.from(this.students.raised, id => this.students.byId.get(id));
     return up.sort((a, b) => (a.handSince ?? 0) - (b.handSince ?? 0) || a.rank - b.rank);
   }
 
   paint(now, tick) {
-    const hands = this.hands();
     const badge = (id, n) => {
       $(id).hidden = !n;
       setText($(id), count(n));
     };
-    badge("count-hands", hands.length);
+    badge("count-hands", this.students.raised.size);
     badge("count-messages", this.unread);
     if (!this.dirty && !tick) return;
     // what somebody is about to press is not replaced under their finger
     const panel = $(`panel-${this.open}`);
     if (!this.dirty && panel.contains(document.activeElement)) return;
     this.dirty = false;
-    if (this.open === "hands") this._hands(hands, now);
+    if (this.open === "hands") this._hands(this.hands(), now);
     else if (this.open === "messages") this._messages();
     else this._commands();
   }

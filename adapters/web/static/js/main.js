@@ -318,7 +318,7 @@ function run(given) {
     if (summarise.at && at - summarise.at < SUMMARY_MS) return;
     if (!students.complete) return;
     const text = link.isStale ? t("not_live") : t("summary", {
-      offline: count(students.counts.offline), away: count(students.counts.away), hands: count(inbox.hands().length),
+      offline: count(students.counts.offline), away: count(students.counts.away), hands: count(students.raised.size),
       n: count(students.connected), of: count(students.running),
     });
     if ($("summary").textContent === text) return;

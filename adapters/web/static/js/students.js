@@ -109,6 +109,7 @@ export class Students {
     this.connected = 0;
     this.running = 0;
     this.incidents = [];
+    this.raised = new Set(); // who has a hand up
     this.attention = new Map(); // id -> { student, since, ended }
     this.updates = 0;
     this.complete = false; // whether a whole snapshot has come
@@ -210,6 +211,7 @@ export class Students {
   }
 
   _count(view, by) {
+    if (view.flags.includes("hand_raised")) this.raised[by > 0 ? "add" : "delete"](view.student_id);
     this.counts[view.label] = (this.counts[view.label] ?? 0) + by;
     if (view.lifecycle !== "in_progress" && view.lifecycle !== "paused") return;
     this.running += by;
