@@ -43,6 +43,7 @@ from compare.truth import Truth
 from compare.usage import Basis, ClusterUsage, Mode, ProcessSplit, ServerlessUsage, Usage
 from compare.workload import SCHOOL, ClientKind, Plan, Schedule, WorkloadError, schedule
 from core.identity import MIN_SECRET_BYTES
+from core.journal import Entry
 from core.participant import ExamKey
 
 Phase = Literal["starting", "running", "settling", "reading", "done"]
@@ -219,9 +220,13 @@ async def run_mode(
         recording = crowd.recording
         offset = 0.0 if target.is_local else clock_offset(recording)
         rules = Rules(target.name, target.policy, offset)
-        truth = truths(recording, rules)
-        journal = await _read_journal(target, recording, rules, truth, stop) if target.is_local else None
-        findings = judge_run(recording, rules, truth, journal)
+        truth: Mapping[str, Truth] = {}
+        journal = None
+        if target.is_local and not stop.is_set():
+            truth = truths(recording, rules)
+            journal = await _read_journal(target, recording, rules, truth, stop)
+        await target.stop()  # before the sums: whoever interrupts waits for processes, not for arithmetic
+        findings = judge_run(recording, rules, truth or truths(recording, rules), journal)
         result = _mode_result(target, recording, rules, findings, usages, journal, exam, prices)
         progress.update(target.name, "done", plan.duration, plan.duration, "")
         return ModeRun(recording, findings, result)
@@ -302,23 +307,35 @@ def _load(crowd: Crowd) -> Load:
 
 async def _read_journal(
     target: Target, recording: Recording, rules: Rules, truth: Mapping[str, Truth], stop: asyncio.Event
-) -> Journal:
-    """The journal once it is complete, or what there is of it when its time has passed."""
+) -> Journal | None:
+    """The journal of the run once it is complete, or what there is of it when its time has passed; None if stopped.
+
+    What happened after the last client was gone is not part of the run.
+    """
     assert recording.stopped_at is not None  # the crowd is gone
+    stopped_at = recording.stopped_at
+
+    async def read() -> dict[str, list[Entry]]:
+        keys = [ExamKey(SCHOOL, quiz_id) for quiz_id in recording.schedule.quiz_ids]
+        return {key.quiz_id: [e for e in await target.journal(key) if e.at <= stopped_at] for key in keys}
+
     loop = asyncio.get_running_loop()
-    end = loop.time() + _JOURNAL_SECONDS
-    while True:
-        entries = {quiz_id: await target.journal(ExamKey(SCHOOL, quiz_id)) for quiz_id in recording.schedule.quiz_ids}
-        waited = _JOURNAL_SECONDS - (end - loop.time())
-        journal = Journal(entries, recording.stopped_at + waited)
-        if stop.is_set() or loop.time() >= end or is_complete(journal, truth, rules):
+    begun = loop.time()
+    while (reading := await _unless(stop, read())) is not None:
+        waited = loop.time() - begun
+        journal = Journal(reading.result(), stopped_at + waited)
+        if waited >= _JOURNAL_SECONDS or is_complete(journal, truth, rules):
             return journal
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _LOOK_SECONDS)
+    return None
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[None, None, _Value]) -> asyncio.Future[_Value] | None:
-    """Do the work, and return it done; None if it was given up because somebody said stop."""
+    """Do the work, and return it done; None if it was given up, or not begun, because somebody said stop."""
+    if stop.is_set():
+        work.close()
+        return None
     working = asyncio.ensure_future(work)
     stopping = asyncio.create_task(stop.wait())
     try:
@@ -353,7 +370,7 @@ def _mode_result(
         *findings.duplicates,
         *findings.lost,
         *findings.late,
-        *_about_the_run(target, recording),
+        *_about_the_run(target, recording, journal),
         *recording.problems,
     ]
     memory = dict(target.memory())
@@ -414,7 +431,7 @@ def generator_words(generator: Generator) -> str:
     )
 
 
-def _about_the_run(target: Target, recording: Recording) -> list[str]:
+def _about_the_run(target: Target, recording: Recording, journal: Journal | None) -> list[str]:
     """What a reader must know of how this was measured."""
     notes: list[str] = []
     generator = recording.generator
@@ -422,6 +439,8 @@ def _about_the_run(target: Target, recording: Recording) -> list[str]:
         notes.append(f"the latencies include delays of the load generator itself: {generator_words(generator)}")
     if not target.is_local:
         notes.append(f"{target.where} tells nothing of its processes and its journal: no cost, and fewer checks")
+    elif journal is None:
+        notes.append("interrupted before the journal was read: fewer checks")
     if recording.client == "paper":
         notes.append("pages of the paper get no ack: no round trip; the message latency is that of the reports shown")
     incidents = sorted({text for proctor in recording.proctors for _, text in proctor.incidents})
