@@ -32,7 +32,21 @@ MAX_UNPACKED_BYTES = 9_000_000
 _SOURCES = Path(__file__).resolve().parent.parent
 _HERE = Path(__file__).resolve().parent
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
-_CODE = (".py", ".lua", ".json", ".html", ".css", ".js", ".service", ".sh", ".svg", "py.typed")
+_CODE = (
+    ".py",
+    ".lua",
+    ".json",
+    ".html",
+    ".css",
+    ".js",
+    ".svg",
+    ".woff2",
+    ".service",
+    ".sh",
+    ".conf",
+    ".logrotate",
+    "py.typed",
+)
 _UNUSED_IN_POWERTOOLS = (
     "event_handler",
     *(

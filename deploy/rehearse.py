@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from adapters.lambda_apigw.local.ministack import MiniStack, MiniStackError
 from deploy import templates
-from deploy.names import Part, stack_name
+from deploy.names import MODES, Mode, Part, stack_name
 from deploy.package import copy_sources, write_zip
 from deploy.settings import new_school_key, shared_outputs
 from deploy.stacks import ChangeSet, Stack, StackError, Stacks
@@ -39,13 +39,20 @@ _REGION = "ap-southeast-1"
 _WAIT_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 
-ADAPTATIONS = (
-    "sockets and callbacks go to 127.0.0.1 and not to execute-api.amazonaws.com",
-    "the alarm over all functions' errors is left out: MiniStack knows no metric math in alarms",
-    "secrets are named by the ARN that is looked up: MiniStack's Ref of a secret is its name",
-    "libraries are those of this Python and not the arm64 ones of the zip (deploy package tests those)",
-    "a refused token is answered 500 where AWS answers 401, and no subprotocol is echoed",
-)
+ADAPTATIONS: dict[str, tuple[str, ...]] = {
+    "lambda": (
+        "sockets and callbacks go to 127.0.0.1 and not to execute-api.amazonaws.com",
+        "the alarm over all functions' errors is left out: MiniStack knows no metric math in alarms",
+        "secrets are named by the ARN that is looked up: MiniStack's Ref of a secret is its name",
+        "libraries are those of this Python and not the arm64 ones of the zip (deploy package tests those)",
+        "a refused token is answered 500 where AWS answers 401, and no subprotocol is echoed",
+    ),
+    "ec2": (
+        "no instance is started: the group, its template and policies are made, and stay empty",
+        "the image is named by itself: MiniStack has no public parameters of AMIs",
+        "the health check of Route 53 is left out: MiniStack does not know the type",
+    ),
+}
 """What differs from a deployment on AWS."""
 
 Say = Callable[[str], None]
@@ -69,17 +76,30 @@ def adapted(template: Template, endpoint: str) -> Template:
     return local
 
 
-def rehearse(say: Say) -> None:
-    """Play a deployment's life through. Raises RehearsalError."""
-    asyncio.run(_with_ministack(say))
+def adapted_ec2(template: Template) -> Template:
+    """The cluster's template as MiniStack can carry it out."""
+    local = copy.deepcopy(template)
+    local["Parameters"]["ImageParameter"] = {"Type": "String", "Default": "ami-0123456789abcdef0"}
+    del local["Resources"]["Health"]
+    del local["Resources"]["SocketRecord"]["Properties"]["HealthCheckId"]
+    return local
 
 
-async def _with_ministack(say: Say) -> None:
+def rehearse(say: Say, modes: Sequence[Mode] = MODES) -> None:
+    """Play the life of these deployments through. Raises RehearsalError."""
+    asyncio.run(_with_ministack(say, modes))
+
+
+async def _with_ministack(say: Say, modes: Sequence[Mode]) -> None:
     try:
         async with MiniStack(region=_REGION, checks_permissions=True) as server:
-            await asyncio.to_thread(_Rehearsal(server.endpoint_url, say).run)
+            await asyncio.to_thread(_Rehearsal(server.endpoint_url, say).run, modes)
     except MiniStackError as error:
         raise RehearsalError(str(error)) from error
+
+
+def _shared_parameters(key: str) -> dict[str, str]:
+    return {"Stage": STAGE, "SchoolKeys": f"{SCHOOL}:{key}"}
 
 
 class _Rehearsal:
@@ -90,9 +110,14 @@ class _Rehearsal:
         self._stacks = Stacks(self._client("cloudformation"), sleep=lambda _: time.sleep(_POLL_SECONDS))
         self._key = new_school_key()
 
-    def run(self) -> None:
+    def run(self, modes: Sequence[Mode]) -> None:
         try:
-            self._play()
+            shared = self._deploy("shared", templates.load("shared"), _shared_parameters(self._key))
+            if "lambda" in modes:
+                self._play_lambda(shared)
+            if "ec2" in modes:
+                self._play_ec2(shared)
+            self._tear_down(shared, modes)
         except (RehearsalError, StackError) as error:
             raise RehearsalError("; ".join((str(error), *self._complaints()))) from error
 
@@ -105,10 +130,9 @@ class _Rehearsal:
             found += [f"{name.rpartition('/')[2]}: {line}" for line in lines if "Error: " in line][-1:]
         return found
 
-    def _play(self) -> None:
-        shared_template, template = templates.load("shared"), adapted(templates.load("lambda"), self._endpoint)
-        shared = self._deploy("shared", shared_template, {"Stage": STAGE, "SchoolKeys": f"{SCHOOL}:{self._key}"})
-        parameters = {"Stage": STAGE, **self._from_shared(shared), **self._upload(shared)}
+    def _play_lambda(self, shared: Stack) -> None:
+        template = adapted(templates.load("lambda"), self._endpoint)
+        parameters = {"Stage": STAGE, **self._from_shared("lambda", shared), **self._upload(shared)}
         stack = self._deploy("lambda", template, parameters)
         self._expect_resources(template)
         talk = _Talk(self._endpoint, stack.outputs, self._key, self._tell)
@@ -116,7 +140,27 @@ class _Rehearsal:
         self._change(template, parameters, stack)
         talk.play_again()
         self._expect_nothing_changes(template, parameters | {"MemoryMb": "512"})
-        self._tear_down(shared)
+
+    def _play_ec2(self, shared: Stack) -> None:
+        template = adapted_ec2(templates.load("ec2"))
+        zone = self._client("route53").create_hosted_zone(Name="example.org", CallerReference=STAGE)["HostedZone"]["Id"]
+        certificate = self._client("acm").request_certificate(DomainName="exams.example.org")["CertificateArn"]
+        parameters = {"Stage": STAGE, **self._from_shared("ec2", shared), "CertificateArn": certificate}
+        parameters |= {"CodeBucket": shared.outputs["ArtifactBucket"], "CodeKey": "bundle.tar"}
+        self._deploy("ec2", template, parameters)
+        grown = {
+            "MaxInstances": "12",
+            "CacheNodeType": "cache.t4g.micro",
+            "Zones": "3",
+            "ScaleUpAt": "30 7 * * MON-FRI",
+        }
+        named = {"DomainName": "exams.example.org", "HostedZoneId": zone.rpartition("/")[2]}
+        change_set = self._plan("ec2", template, parameters | grown | named)
+        self._apply(change_set)
+        stack = self._stacks.describe(change_set.stack)
+        if stack is None or stack.outputs["SocketUrl"] != "wss://exams.example.org/ws":
+            raise RehearsalError("the cluster did not get its name")
+        self._tell(f"{stack.name}: grown to a cache, a third zone, scheduled scaling and a name of its own")
 
     # --- stacks ---
 
@@ -136,8 +180,8 @@ class _Rehearsal:
         for _ in self._stacks.apply(change_set):
             pass
 
-    def _from_shared(self, shared: Stack) -> dict[str, str]:
-        values = shared_outputs("lambda", shared.outputs)
+    def _from_shared(self, mode: Mode, shared: Stack) -> dict[str, str]:
+        values = shared_outputs(mode, shared.outputs)
         secrets = self._client("secretsmanager")
         for name in ("TokenSecretArn", "SchoolKeysSecretArn"):
             values[name] = secrets.describe_secret(SecretId=values[name])["ARN"]
@@ -185,15 +229,16 @@ class _Rehearsal:
             raise RehearsalError(f"the same deployment again would change {names}")
         self._tell("the same deployment again: no change")
 
-    def _tear_down(self, shared: Stack) -> None:
-        for part in ("lambda", "shared"):
+    def _tear_down(self, shared: Stack, modes: Sequence[Mode]) -> None:
+        parts: tuple[Part, ...] = (*modes, "shared")
+        for part in parts:
             for _ in self._stacks.delete(stack_name(STAGE, part)):
                 pass
             self._tell(f"{stack_name(STAGE, part)}: deleted")
         dynamodb = self._client("dynamodb")
         for table in (shared.outputs["StateTable"], shared.outputs["JournalTable"]):
             count = dynamodb.scan(TableName=table, Select="COUNT")["Count"]
-            if not count:
+            if not count and "lambda" in modes:
                 raise RehearsalError(f"{table} is empty after the stack was deleted")
             self._tell(f"{table}: kept, {count} items")
 

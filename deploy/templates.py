@@ -14,6 +14,7 @@ Template: TypeAlias = dict[str, Any]
 FILES: dict[TemplateName, str] = {
     "shared": "shared/shared.yaml",
     "lambda": "lambda_apigw/serverless.yaml",
+    "ec2": "ec2_cluster/cluster.yaml",
 }
 MAX_BODY_BYTES = 51_200
 """Of a template that is sent with the request (CloudFormation quotas); a larger one would have to go through S3."""

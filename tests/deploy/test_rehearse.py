@@ -17,6 +17,7 @@ def test_a_deployment_lives_through_create_talk_update_and_delete():
         "a sweep shows the student offline",
         "update to 512 MB",
         "the same deployment again: no change",
+        "grown to a cache, a third zone, scheduled scaling",
         "journal: kept",
     ):
         assert line in story
@@ -34,4 +35,4 @@ def test_a_right_that_is_missing_fails_and_is_named(monkeypatch):
 
     monkeypatch.setattr(rehearse.templates, "load", without_query)
     with pytest.raises(rehearse.RehearsalError, match=r"not authorized to perform: dynamodb:Query"):
-        rehearse.rehearse(lambda _: None)
+        rehearse.rehearse(lambda _: None, ["lambda"])

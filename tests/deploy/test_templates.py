@@ -14,9 +14,9 @@ from deploy import templates
 from deploy.settings import shared_outputs
 
 ROOT = Path(__file__).parent.parent.parent
-ALL = ("shared", "lambda")
+ALL = ("shared", "lambda", "ec2")
 LOADED = {name: templates.load(name) for name in ALL}
-SHARED, LAMBDA = (LOADED[name] for name in ALL)
+SHARED, LAMBDA, EC2 = (LOADED[name] for name in ALL)
 
 
 def properties(template, name):
@@ -83,7 +83,7 @@ def test_handlers_exist_and_take_the_variables_that_they_are_given():
         assert {"PROCTORWIRE_STATE_TABLE", "PROCTORWIRE_JOURNAL_TABLE"} <= variables.keys(), name
 
 
-@pytest.mark.parametrize("mode", ["lambda"])
+@pytest.mark.parametrize("mode", ["lambda", "ec2"])
 def test_what_a_stack_takes_from_the_shared_one_is_there(mode):
     taken = shared_outputs(mode, {name: name for name in SHARED["Outputs"]})
     assert set(taken) <= set(LOADED[mode]["Parameters"])
@@ -147,7 +147,7 @@ def test_tables_are_encrypted_protected_and_recoverable(name):
     assert table["SSESpecification"]["Fn::If"][1]["SSEType"] == "KMS"
 
 
-@pytest.mark.parametrize("name", ["lambda"])
+@pytest.mark.parametrize("name", ["lambda", "ec2"])
 def test_stacks_that_may_go_hold_no_data(name):
     keeps = {
         "AWS::DynamoDB::Table",
@@ -270,7 +270,7 @@ def test_the_bucket_is_nobody_elses():
 # --- watching ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["lambda"])
+@pytest.mark.parametrize("name", ["lambda", "ec2"])
 def test_every_alarm_reaches_somebody_and_says_what_it_means(name):
     alarms = templates.of_type(LOADED[name], "AWS::CloudWatch::Alarm")
     assert len(alarms) >= 7

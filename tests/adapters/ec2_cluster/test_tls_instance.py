@@ -41,8 +41,8 @@ def test_health_is_answered_over_tls_and_not_without(tmp_path):
             assert over_tls.getresponse().status == 200
             over_tls.close()
             plain = http.client.HTTPConnection("127.0.0.1", ready["port"], timeout=10)
+            plain.request("GET", "/readyz")
             with pytest.raises((http.client.HTTPException, OSError)):
-                plain.request("GET", "/readyz")
                 plain.getresponse()
             plain.close()
         finally:

@@ -1,0 +1,1 @@
+"""The EC2 deployment: the template, and what an instance runs."""
