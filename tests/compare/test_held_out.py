@@ -114,7 +114,9 @@ def test_memory_of_1000_connections(fitted):
 
 def test_the_coefficients_in_the_package_come_from_such_runs():
     assert shipped().runs
-    assert all(residual.worst_percent < 40 for residual in shipped().residuals)
+    for residual in shipped().residuals:
+        # with six proctors the cluster sends more snapshots than its schedule asks for
+        assert residual.worst_percent < (60 if residual.quantity == "cluster bytes to clients" else 15)
     exam = Exam(students=1_000, hours=1.0, interval=5.0)
     whole, _ = cluster_usage(exam, shipped())
     assert whole.cpu_seconds.total > 0
