@@ -1,0 +1,109 @@
+"""A thousand seeds of either side find nothing; with any one rule broken, they do.
+
+To look into a seed: `run_lambda(236)` or `run_cluster(236)` of `sim_runs` runs it again, the same.
+"""
+
+from __future__ import annotations
+
+import pytest
+from sim_breaks import CLUSTER, LAMBDA
+from sim_runs import all_violations, first_violation, run_cluster, run_lambda
+from sim_world import Crashed, Loop, Process, World
+
+SEEDS = 1_000
+
+
+def test_a_thousand_seeds_of_the_serverless_side():
+    found, seen = all_violations(run_lambda, SEEDS)
+    assert found == []
+    assert seen["runs"] == SEEDS
+    # the seeds met what they are meant to meet
+    assert seen["crashes"] > 2 * SEEDS
+    assert seen["conflicts"] > 2 * SEEDS
+
+
+def test_a_thousand_seeds_of_the_cluster():
+    found, seen = all_violations(run_cluster, SEEDS)
+    assert found == []
+    assert seen["runs"] == SEEDS
+    assert seen["crashes"] > SEEDS / 2
+    assert seen["refused"] > SEEDS / 2
+
+
+@pytest.mark.parametrize("rule", LAMBDA)
+def test_breaking_a_rule_of_the_serverless_side_is_found(rule):
+    assert first_violation(LAMBDA[rule], SEEDS) is not None
+
+
+@pytest.mark.parametrize("rule", CLUSTER)
+def test_breaking_a_rule_of_the_cluster_is_found(rule):
+    assert first_violation(CLUSTER[rule], SEEDS) is not None
+
+
+@pytest.mark.parametrize("run", [run_lambda, run_cluster])
+def test_a_seed_is_the_same_run_each_time(run):
+    assert run(7) == run(7) != run(8)
+
+
+# --- the world itself -------------------------------------------------------------------------------------------------------
+
+
+def test_synchronous_fibers_hold_still_at_each_io_and_others_run():
+    world, told = World(1, crash_share=0.0), []
+
+    def work(name):
+        for n in range(3):
+            world.io()
+            told.append((name, n))
+
+    for name in "ab":
+        world.start(Process(name), lambda name=name: work(name))
+    assert told == []
+    world.run(world.now + 60)
+    assert sorted(told) == [(name, n) for name in "ab" for n in range(3)]
+    assert told != sorted(told)
+
+
+def test_coroutines_hold_still_at_each_io_and_sleep_in_virtual_time():
+    import asyncio
+
+    world, told = World(1, crash_share=0.0), []
+    process = Process("p")
+    loop = Loop(world, process)
+
+    async def work(name):
+        await world.aio(process)
+        await asyncio.sleep(5)
+        told.append((name, world.now))
+
+    began = world.now
+    asyncio._set_running_loop(loop)
+    try:
+        for name in "ab":
+            loop.create_task(work(name))
+        world.run(began + 60)
+    finally:
+        asyncio._set_running_loop(None)
+    assert {name for name, _ in told} == {"a", "b"}
+    assert all(5 < at - began < 10 for _, at in told)
+
+
+def test_a_crash_ends_a_fiber_at_an_io_and_all_of_its_process():
+    world, ended = World(1, crash_share=1.0), []
+    process = Process("p")
+
+    def work():
+        try:
+            world.io()
+        except Exception:
+            pytest.fail("no product code may catch a crash")
+        except Crashed:
+            ended.append("crashed")
+            raise
+
+    world.start(process, work, ended.append)
+    assert ended == ["crashed", False]
+    assert process.is_dead
+    world.start(process, work, ended.append)
+    assert ended[2:] == ["crashed", False]
+    assert world.crashes == 1
