@@ -27,7 +27,9 @@ def renewed(session: Session, at: float, promise: float) -> Session:
     """The session after a frame received `at`. A late frame never shortens a lease, nor undoes a loss that came after it."""
     if at < session.lost_at:
         return session
-    lease_until = max(at + 1.5 * promise + 5, session.lease_until if session.presence == "connected" else 0.0)
+    lease_until = at + 1.5 * promise + 5
+    if session.presence == "connected" and session.lease_until > lease_until:
+        lease_until = session.lease_until
     return replace(session, presence="connected", lease_until=lease_until, grace_seconds=0.5 * promise + 10)
 
 
@@ -72,7 +74,8 @@ def lapsed(session: Session, now: float, exam: Exam) -> Session:
 
     While the exam holds (an incident is open) no session turns *offline*; after a gap of the service itself none turns at all.
     """
-    if session.presence == "connected" and (silent_at := max(session.lease_until, exam.gap_until)) <= now:
+    if session.presence == "connected" and session.lease_until <= now and exam.gap_until <= now:
+        silent_at = max(session.lease_until, exam.gap_until)
         session = replace(session, presence="reconnecting", lease_until=silent_at + session.grace_seconds)
     if session.presence == "reconnecting" and max(session.lease_until, exam.hold_until) <= now:
         session = replace(session, presence="offline")
@@ -87,10 +90,12 @@ def fell_silent_at(session: Session) -> float:
 def due(session: Session, exam: Exam) -> float | None:
     """When `lapsed` would next change this session."""
     if session.presence == "connected":
-        return max(session.lease_until, exam.gap_until)
-    if session.presence == "reconnecting":
-        return max(session.lease_until, exam.hold_until)
-    return None
+        waits_for = exam.gap_until
+    elif session.presence == "reconnecting":
+        waits_for = exam.hold_until
+    else:
+        return None
+    return session.lease_until if session.lease_until > waits_for else waits_for
 
 
 def attention_of(status: UserStatus) -> Attention:

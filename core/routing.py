@@ -15,6 +15,8 @@ from core.errors import Forbidden, Malformed
 from core.identity import Principal
 from core.participant import ExamKey, ParticipantKey
 
+_REPORT = "lmsQuizMonitoringStudent"
+
 
 class Source(Struct, frozen=True):
     """The connection that a frame came on, and its bearer. `connected_at` is epoch seconds."""
@@ -94,49 +96,46 @@ def refreshed(known: Principal, fresh: Principal) -> Principal:
 def _report(report: messages.Report, source: Source, received_at: float) -> events.Addressed:
     """A status report, checked against the token."""
     principal = source.principal
-    action = "lmsQuizMonitoringStudent"
-    reference: dict[str, int | str] = {} if report.seq is None else {"seq": report.seq}
-    if principal.role == "student":
-        wrong = _mismatch(report, principal)
-        if wrong is None:
-            return events.Addressed(
-                ParticipantKey(principal.school, principal.quiz_ids[0], principal.subject),
-                events.StatusReported(
-                    received_at=received_at,
-                    connection=source.connection,
-                    connected_at=source.connected_at,
-                    report=report,
-                    time_start=_instant(report.time_start, "time_start", reference),
-                    time_end=_instant(report.time_end, "time_end", reference),
-                    name=principal.name,
-                    group=principal.group,
-                ),
-            )
-        complaint = f"data.{wrong} is not the token's"
-    else:
-        complaint = "only a student reports status; this token is a proctor's"
-    raise Forbidden(complaint, action=action, reference=reference)
+    if principal.role != "student":
+        raise _refused(report, "only a student reports status; this token is a proctor's")
+    # Ids may come as numbers.
+    if report.student_id != principal.subject and str(report.student_id) != principal.subject:
+        raise _refused(report, "data.student_id is not the token's")
+    if report.quiz_attempt_id != principal.attempt_id and str(report.quiz_attempt_id) != principal.attempt_id:
+        raise _refused(report, "data.quiz_attempt_id is not the token's")
+    key = principal.participant
+    if report.quiz_id != key.quiz_id and str(report.quiz_id) != key.quiz_id:
+        raise _refused(report, "data.quiz_id is not the token's")
+    start, end = report.time_start, report.time_end
+    return events.Addressed(
+        key,
+        events.StatusReported(
+            received_at=received_at,
+            connection=source.connection,
+            connected_at=source.connected_at,
+            report=report,
+            time_start=None if start is None else _instant(report, start, "time_start"),
+            time_end=None if end is None else _instant(report, end, "time_end"),
+            name=principal.name,
+            group=principal.group,
+        ),
+    )
 
 
-def _instant(value: messages.Instant | None, field: str, reference: dict[str, int | str]) -> float | None:
+def _instant(report: messages.Report, value: messages.Instant, field: str) -> float | None:
     """Epoch seconds of a report's instant; what can't be read is `Malformed`, with the report's `seq`."""
-    if value is None:
-        return None
     try:
         return messages.instant(value, field)
     except Malformed as exc:
-        raise Malformed(exc.code, exc.message, action="lmsQuizMonitoringStudent", reference=reference) from None
+        raise Malformed(exc.code, exc.message, action=_REPORT, reference=_seq_of(report)) from None
 
 
-def _mismatch(report: messages.Report, principal: Principal) -> str | None:
-    """The first field that names somebody else. Ids may come as numbers."""
-    if str(report.quiz_id) != principal.quiz_ids[0]:
-        return "quiz_id"
-    if str(report.student_id) != principal.subject:
-        return "student_id"
-    if str(report.quiz_attempt_id) != principal.attempt_id:
-        return "quiz_attempt_id"
-    return None
+def _refused(report: messages.Report, complaint: str) -> Forbidden:
+    return Forbidden(complaint, action=_REPORT, reference=_seq_of(report))
+
+
+def _seq_of(report: messages.Report) -> dict[str, int | str]:
+    return {} if report.seq is None else {"seq": report.seq}
 
 
 def _student(source: Source, action: str) -> ParticipantKey:

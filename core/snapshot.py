@@ -41,8 +41,9 @@ visible = attrgetter(
 
 def view(p: Participant) -> View:
     """What a proctor sees of this participant."""
-    presence, attention = p.presence, p.attention
+    presence, attention, sessions = p.presence, p.attention, p.sessions
     user_status = user_status_of(presence, attention)
+    away, offline = p.away_seconds, p.offline_seconds
     return View(
         p.student_id,
         p.student_name,
@@ -58,16 +59,16 @@ def view(p: Participant) -> View:
         p.question_total,
         p.score,
         p.away_count,
-        round(p.away_seconds, 3),
+        round(away, 3) if away else 0.0,
         p.away_since,
-        round(p.offline_seconds, 3),
+        round(offline, 3) if offline else 0.0,
         p.offline_since,
         p.reconnects,
         p.time_start,
         p.time_end,
         p.last_seen,
         p.version,
-        max(p.sessions, key=_applied_at).seq if p.sessions else 0,
+        sessions[0].seq if len(sessions) == 1 else max(sessions, key=_applied_at).seq if sessions else 0,
         p.flags,
     )
 
