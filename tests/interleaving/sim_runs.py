@@ -48,7 +48,7 @@ def run_lambda(
 
 def run_cluster(seed: int, *, redis: type[sim_cluster.Redis] = sim_cluster.Redis, merge: Merge = newer) -> Seen:
     """The same for the cluster."""
-    crash_share = (0.0, 0.004, 0.012)[seed % 3]
+    crash_share = (0.0, 0.008, 0.025)[seed % 3]
     world = World(seed, crash_share=crash_share)
     cluster = sim_cluster.Cluster(world, redis, faults=crash_share > 0)
     students, proctors = _clients(world, cluster, faults=crash_share > 0, merge=merge)
