@@ -181,6 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; every error is one line."""
     try:
         code = compare.main(args=arguments, prog_name="compare", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message())
+        code = exc.exit_code
     except click.ClickException as exc:
         click.echo(f"Error: {exc.format_message()}", err=True)
         code = exc.exit_code

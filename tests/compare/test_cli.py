@@ -81,6 +81,13 @@ def test_a_mistake_is_one_line_that_names_the_option(
     assert names in refused(capsys, *arguments, "--output", str(tmp_path))
 
 
+def test_the_bare_command_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().out.startswith("Usage: compare ")
+
+
 def test_a_folder_that_can_not_be_written_is_named_before_anything_runs(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
