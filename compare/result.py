@@ -16,6 +16,7 @@ import msgspec
 
 from compare.bill import ModeCost, Verdict
 from compare.cost import compare_costs
+from compare.recording import Generator
 from compare.usage import Basis, ClusterUsage, Mode, ServerlessUsage
 
 SCHEMA = "proctorwire.compare.result/1"
@@ -98,6 +99,7 @@ class ModeResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     usage: ServerlessUsage | ClusterUsage | None = None
     opening_usage: ServerlessUsage | ClusterUsage | None = None  # at the end of the opening, see `usage`
     cost: ModeCost | None = None
+    generator: Generator | None = None  # how the load generator fared
     problems: tuple[str, ...] = ()  # the first few losses, duplicates and errors, in words
 
 

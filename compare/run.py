@@ -404,6 +404,7 @@ def _mode_result(
         usage=usage,
         opening_usage=opening,
         cost=cost,
+        generator=recording.generator,
         problems=tuple(problems[:_MAX_PROBLEMS]),
     )
 

@@ -102,6 +102,7 @@ class LocalServerless:
         minute_seconds: float = 60.0,
         shards: int = 1,
         coalesce: bool = True,
+        direct_watchers: int = 3,
         memory_mb: int = 256,
         environments: int = 8,
         limits: Limits | None = None,
@@ -110,7 +111,7 @@ class LocalServerless:
         management_port: int = 0,
         region: str = "ap-southeast-1",
     ) -> None:
-        """`environments` caps the message function; `coalesce` is the shell's.
+        """`environments` caps the message function; `coalesce` and `direct_watchers` are the shell's.
 
         Raises `config.ConfigError` for a token secret that is too short.
         """
@@ -121,6 +122,7 @@ class LocalServerless:
         self._minute_seconds = minute_seconds
         self._shards = shards
         self._coalesce = coalesce
+        self._direct_watchers = direct_watchers
         self._memory_mb = memory_mb
         self._environments = environments
         self._limits = limits or Limits()
@@ -253,6 +255,7 @@ class LocalServerless:
             "PROCTORWIRE_TOKEN_SECRET": self._token_secret,
             "PROCTORWIRE_SWEEP_SECONDS": repr(self._sweep_seconds),
             "PROCTORWIRE_SHARDS": str(self._shards),
+            "PROCTORWIRE_DIRECT_WATCHERS": str(self._direct_watchers),
             "PROCTORWIRE_MAX_CONNECTION_SECONDS": repr(self._limits.duration_seconds),
             "PROCTORWIRE_USAGE_EVERY_SECONDS": "0",
         }
@@ -313,7 +316,7 @@ class LocalServerless:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=file,
-                process_group=0,
+                start_new_session=True,
             )
         assert process.stdout is not None  # asked for above
         try:
