@@ -139,6 +139,51 @@ def web(as_json: bool, **given: Any) -> None:
         raise BadInput(str(error)) from error
 
 
+@main.command()
+@click.option("--students", default=300, show_default=True, type=click.IntRange(1, 5_000), help="How many to simulate.")
+@click.option(
+    "--port",
+    default=8090,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port of the pages; 0 takes a free one.",
+)
+@click.option("--seed", default=1, show_default=True, help="Who the students are and what they are like.")
+@click.option("--json", "as_json", is_flag=True, help="Print the links as one line of JSON.")
+def demo(students: int, port: int, seed: int, as_json: bool) -> None:
+    """Show it: a cluster, the web app and simulated students on this machine, until Ctrl-C.
+
+    Prints a link to the proctor's dashboard and one to a demo exam that you can take yourself. Open both side by side.
+
+    \b
+    Example:
+      proctorwire demo
+      proctorwire demo --students 2000
+    """
+    import asyncio
+
+    import msgspec
+
+    from adapters.ec2_cluster.local import LocalClusterError
+    from compare.demo import DemoError, Links
+    from compare.demo import demo as run
+
+    def tell(links: Links) -> None:
+        if as_json:
+            click.echo(msgspec.json.encode(links))
+        else:
+            click.echo(f"The proctor's dashboard:\n  {links.dashboard}\n")
+            click.echo(f"The demo exam, to take yourself:\n  {links.exam}\n")
+            click.echo(f"{students} simulated students are taking the exam. Ctrl-C ends.")
+
+    try:
+        asyncio.run(run(students, port, seed, tell))
+    except KeyboardInterrupt:
+        pass
+    except (DemoError, LocalClusterError) as error:
+        raise click.ClickException(str(error)) from error
+
+
 class BadInput(click.ClickException):
     """An error that the user can mend: one line, exit code 2."""
 

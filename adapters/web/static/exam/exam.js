@@ -158,6 +158,7 @@ function draw() {
     $("after-text").textContent ||= exam.over === "submitted" ? "You can close this page." : "A proctor has ended it. Please speak to them.";
   }
   if (!running) return;
+  tick();
   const [question, choices] = QUESTIONS[exam.at];
   $("step").textContent = `Question ${exam.at + 1} of ${QUESTIONS.length}`;
   $("question-title").textContent = question;

@@ -155,6 +155,10 @@ export class Commands {
     );
     $("composer-minutes-field").hidden = command !== "update";
     $("composer-minutes").required = command === "update";
+    // what a student lost to the network is what is mostly given back
+    const lost = one ? Math.ceil(one.offlineSeconds(this.link.now()) / 60) : 0;
+    $("composer-minutes").value = Math.min(lost, 600) || 5;
+    setText($("composer-lost"), lost ? t("lost_minutes", { d: duration(one.offlineSeconds(this.link.now())) }) : "");
     $("composer-reason-field").hidden = !WITH_REASON.has(command);
     $("composer-reason").required = MUST_HAVE_REASON.has(command);
     $("composer-reason").replaceChildren(
