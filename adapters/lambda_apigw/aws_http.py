@@ -149,8 +149,12 @@ class Session:
         tls = self._tls if parts.scheme == "https" else None
         port = parts.port or (80 if tls is None else 443)
         client = Client(self, service, parts.hostname or "", port, parts.path.rstrip("/"), tls)
-        self._clients.append(client)
+        self.adopt(client)
         return client
+
+    def adopt(self, client: Client) -> None:
+        """Close this client, too, at the end."""
+        self._clients.append(client)
 
 
 class Client:
@@ -211,6 +215,38 @@ class Client:
                 self.close()
             return Response(status, answer_headers, answer, retried)
 
+    def twin(self) -> Client:
+        """Another client of the same service, with a connection of its own."""
+        twin = Client(self.session, self._service, self._host, self._port, self._base, self._tls)
+        self.session.adopt(twin)
+        return twin
+
+    def begin(self, method: str, path: str, body: bytes, kind: str) -> None:
+        """Send a request and don't wait; `end` reads its answer. So several clients have several under way. Raises OSError."""
+        if self.session.clock() - self._used_at > _KEPT_ALIVE_SECONDS:
+            self.close()
+        self.session.meter.call(kind)
+        try:
+            self._send(self._signed(method, path, body, {}))
+        except OSError:
+            self.close()
+            raise
+
+    def end(self) -> int:
+        """The status that answers the request of `begin`. Raises OSError; the connection is closed then."""
+        connection = self._socket
+        if connection is None:
+            raise ConnectionResetError("nothing was sent")
+        try:
+            connection.settimeout(self._seconds())
+            status, headers, _ = _read_response(connection)
+        except OSError:
+            self.close()
+            raise
+        if headers.get("connection", "").lower() == "close":
+            self.close()
+        return status
+
     def close(self) -> None:
         """Close the connection, if it is open."""
         if self._socket is not None:
@@ -226,16 +262,24 @@ class Client:
         return True
 
     def _exchange(self, message: bytes) -> tuple[int, dict[str, str], bytes]:
-        seconds = min(_TIMEOUT_SECONDS, self.session.remaining())
-        if seconds <= 0:
-            raise TimeoutError("the invocation has no time left")
-        connection = self._socket
+        return _read_response(self._send(message))
+
+    def _send(self, message: bytes) -> socket.socket:
+        """Send on the connection, a new one if there is none; the connection."""
+        seconds, connection = self._seconds(), self._socket
         if connection is None:
             connection = self._socket = self._connect(seconds)
         self._used_at = self.session.clock()
         connection.settimeout(seconds)
         connection.sendall(message)
-        return _read_response(connection)
+        return connection
+
+    def _seconds(self) -> float:
+        """How long to wait for the other side. Raises TimeoutError if the invocation has no time left."""
+        seconds = min(_TIMEOUT_SECONDS, self.session.remaining())
+        if seconds <= 0:
+            raise TimeoutError("the invocation has no time left")
+        return seconds
 
     def _connect(self, seconds: float) -> socket.socket:
         connection = socket.create_connection((self._host, self._port), seconds)

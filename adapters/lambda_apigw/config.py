@@ -37,6 +37,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     sweep_seconds: float = 10.0
     exam_cache_seconds: float = 2.0
     max_connection_seconds: float = 7_200.0
+    direct_watchers: int = 3
     policy: Policy | None = None
     usage_every_seconds: float = 60.0
     school_keys: str = ""
@@ -49,7 +50,8 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings. Raises ConfigError.
 
     The names of AWS's own variables are AWS's. `PROCTORWIRE_USAGE_EVERY_SECONDS=0` writes a usage line for every invocation.
-    Without `PROCTORWIRE_VIEWS_QUEUE_URL` every change is published at once, however many proctors watch.
+    Without `PROCTORWIRE_VIEWS_QUEUE_URL` every change is published at once, however many proctors watch; with it, what more than
+    `PROCTORWIRE_DIRECT_WATCHERS` watch is published together, within a second (0: everything).
     """
     region = _needed(environ, "AWS_REGION")
     everywhere = environ.get("AWS_ENDPOINT_URL", "")
@@ -79,6 +81,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
             sweep_seconds=_number(environ, "PROCTORWIRE_SWEEP_SECONDS", 10, 1, 60),
             exam_cache_seconds=_number(environ, "PROCTORWIRE_EXAM_CACHE_SECONDS", 2, 0, 10),
             max_connection_seconds=_number(environ, "PROCTORWIRE_MAX_CONNECTION_SECONDS", 7_200, 1, 7_200),
+            direct_watchers=int(_number(environ, "PROCTORWIRE_DIRECT_WATCHERS", 3, 0, 100)),
             policy=msgspec.json.decode(policy, type=Policy) if policy else None,
             usage_every_seconds=_number(environ, "PROCTORWIRE_USAGE_EVERY_SECONDS", 60, 0, 3_600),
             school_keys=environ.get("PROCTORWIRE_SCHOOL_KEYS", ""),

@@ -6,12 +6,15 @@ Close codes can't be sent this way. So before a connection is deleted its page g
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
 from adapters.lambda_apigw.aws_http import Client
 from core import messages
 from core.errors import CloseCode
+
+_AT_ONCE = 16
+"""Posts under way at a time when many proctors are told; each has a connection, which is kept."""
 
 _BUSY_ATTEMPTS = 4
 _BUSY_PAUSE_SECONDS = 0.025
@@ -35,6 +38,7 @@ class ApiGatewayConnections:
         """`dropped` is called with the connection and the HTTP status, 0 if there was no answer."""
         self._client = client
         self._dropped = dropped
+        self._clients: list[Client] = []
 
     def send(self, connection: str, payload: bytes) -> bool:
         """Post a frame; False if the connection is gone (410)."""
@@ -43,6 +47,31 @@ class ApiGatewayConnections:
             self._dropped(connection, status)
         return status != 410
 
+    def send_all(self, frames: Sequence[tuple[str, Sequence[bytes]]]) -> list[str]:
+        """Post to many connections, several at a time, to each its frames in their order; those that are gone (410).
+
+        The time of the invocation is the deadline: what could not be posted until then is dropped, and found in the next snapshot.
+        """
+        while len(self._clients) < min(_AT_ONCE, len(frames)):
+            self._clients.append(self._client.twin())
+        gone: list[str] = []
+        for start in range(0, len(frames), _AT_ONCE):
+            self._send_together(frames[start : start + _AT_ONCE], gone)
+        return gone
+
+    def _send_together(self, frames: Sequence[tuple[str, Sequence[bytes]]], gone: list[str]) -> None:
+        """The first frame of each, then the second of each that has one. Whatever goes wrong is done again by itself."""
+        lanes = [(client, *frame) for client, frame in zip(self._clients, frames, strict=False)]
+        for number in range(max(len(payloads) for _, payloads in frames)):
+            lanes = [lane for lane in lanes if number < len(lane[2])]
+            begun = [_begun(client, connection, payloads[number]) for client, connection, payloads in lanes]
+            ended = [_ended(client) if was_sent else 0 for (client, _, _), was_sent in zip(lanes, begun, strict=True)]
+            for lane, status in zip(list(lanes), ended, strict=True):
+                _, connection, payloads = lane
+                if status != 200 and (status == 410 or not self.send(connection, payloads[number])):
+                    gone.append(connection)
+                    lanes.remove(lane)
+
     def close(self, connection: str, code: int, reason: str) -> None:
         """Say why, then delete the connection."""
         if self.send(connection, messages.encode(_last_frame(code, reason))):
@@ -50,7 +79,7 @@ class ApiGatewayConnections:
 
     def _request(self, method: str, connection: str, payload: bytes) -> int:
         """The status of a request. After a 429 (the account or the client's buffer is busy) a moment may help."""
-        session, path = self._client.session, f"/@connections/{quote(connection, safe='')}"
+        session, path = self._client.session, _path(connection)
         for attempt in range(_BUSY_ATTEMPTS):
             try:
                 status = self._client.request(method, path, payload, "post_to_connection").status
@@ -61,6 +90,26 @@ class ApiGatewayConnections:
                 break
             session.sleep(pause)
         return status
+
+
+def _path(connection: str) -> str:
+    return f"/@connections/{quote(connection, safe='')}"
+
+
+def _begun(client: Client, connection: str, payload: bytes) -> bool:
+    try:
+        client.begin("POST", _path(connection), payload, "post_to_connection")
+    except OSError:
+        return False
+    return True
+
+
+def _ended(client: Client) -> int:
+    """The status of the post under way, 0 if there was no answer."""
+    try:
+        return client.end()
+    except OSError:
+        return 0
 
 
 def _last_frame(code: int, reason: str) -> messages.ServerFrame:

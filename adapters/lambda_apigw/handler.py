@@ -74,6 +74,9 @@ class Application:
             exam_cache_seconds=settings.exam_cache_seconds,
             sweep_seconds=settings.sweep_seconds,
             coalesce=bool(settings.views_queue_url),
+            direct_watchers=settings.direct_watchers,
+            fan_out=self.connections.send_all,
+            max_connection_seconds=settings.max_connection_seconds,
         )
         self.sweep = Sweep(self.shell, self.store, self.subscriptions, self.connections, time.time)
         self.guard = FloodGuard()

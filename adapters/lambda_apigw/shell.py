@@ -11,6 +11,7 @@ invocations, and crashes, between any two of them.
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import assert_never
@@ -44,10 +45,15 @@ _DIRECT_STUDENTS = 20
 _CHUNK_STUDENTS = 100
 
 
-_DIRECT_WATCHERS = 3
-"""With more proctors than this, or more students than fit one shard, changes are published together, if there is a queue for it."""
-
 _QUEUED_VIEWS = 80
+_RENEW_SHARE = 0.93
+"""Of the greatest age of a connection, after which it is told to come back. The page's script renews at 0.7 to 0.9 by itself."""
+
+_RENEW_SPREAD_SHARE = 0.02
+"""Pages that opened their connections together do not all come back together."""
+
+FanOut = Callable[[Sequence[tuple[str, Sequence[bytes]]]], Iterable[str]]
+"""Sends to many connections at a time, to each its frames in their order; returns those that are gone."""
 
 
 class Contended(LocalError):
@@ -103,7 +109,8 @@ class Shell:
 
     `verify` checks a token given in-band and raises `TokenRejected`. `policy` is that of exams that open with their first report.
     An exam may be as old as `exam_cache_seconds` when a report is decided, except for the first report of a connection. With
-    `coalesce`, the queue publishes what many proctors watch, or what changes in a big exam.
+    `coalesce`, the queue publishes what more than `direct_watchers` proctors watch, or what changes in a big exam; `fan_out` sends
+    to more than that many. A connection older than nearly `max_connection_seconds` is told to reconnect.
     """
 
     def __init__(
@@ -119,6 +126,9 @@ class Shell:
         exam_cache_seconds: float = 2.0,
         sweep_seconds: float = 10.0,
         coalesce: bool = False,
+        direct_watchers: int = 3,
+        fan_out: FanOut | None = None,
+        max_connection_seconds: float = 7_200.0,
     ) -> None:
         self.sweep_seconds = sweep_seconds
         self._store = store
@@ -130,6 +140,10 @@ class Shell:
         self._policy = policy
         self._exam_cache_seconds = exam_cache_seconds
         self._coalesce = coalesce
+        self._direct_watchers = direct_watchers
+        self._fan_out = fan_out
+        self._max_connection_seconds = max_connection_seconds
+        self._told: set[str] = set()
         self._exams: dict[ExamKey, tuple[Exam, float]] = {}
 
     # --- what happens to a connection ---
@@ -156,11 +170,33 @@ class Shell:
             if not self._admits(frame, source):
                 return
             self._dispatch(routing.route(frame, source, received_at), source, received_at, outbox)
+            if received_at - source.connected_at > _RENEW_SHARE * self._max_connection_seconds:
+                self._renew(source, received_at, outbox)
         except RemoteError as error:
             self._answer_fault(error, source)
             return
         self._subscriptions.succeeded(source.connection)
         self.finish(outbox)
+
+    def _renew(self, source: Source, received_at: float, outbox: Outbox) -> None:
+        """API Gateway is going to cut this connection: have its page open another one before, so that nobody sees a change.
+
+        Told once by each execution environment; a repetition is harmless.
+        """
+        if source.connection in self._told:
+            return
+        if len(self._told) >= 10_000:
+            self._told.clear()
+        self._told.add(source.connection)
+        spread_ms = max(1, int(_RENEW_SPREAD_SHARE * self._max_connection_seconds * 1000))
+        after_ms = zlib.crc32(source.connection.encode()) % spread_ms
+        if source.principal.role == "student":
+            order = events.ReconnectOrdered(
+                received_at=received_at, connection=source.connection, after_ms=after_ms, reason="max_age"
+            )
+            self.apply(source.principal.participant, order, outbox, must_exist=True)
+        else:
+            self._send(None, source.connection, messages.Reconnect(messages.ReconnectData(after_ms, "max_age")), outbox)
 
     def _admits(self, frame: messages.ClientFrame, source: Source) -> bool:
         """Whether a proctor's token still holds; a student's socket outlives its token."""
@@ -376,11 +412,12 @@ class Shell:
     def _publish(self, exam: ExamKey, publication: _Publication) -> None:
         """To all who watch the exam, as they are now: after the save, so that a proctor who joins meanwhile misses nothing."""
         only_views = not (publication.frames or publication.statuses or publication.incidents)
-        if self._coalesce and only_views and self._store.shards(exam) > 1:
+        always = self._coalesce and (self._direct_watchers == 0 or self._store.shards(exam) > 1)
+        if always and only_views:
             self._enqueue(exam, publication)
             return
         watchers = list(self._subscriptions.subscriptions(exam))
-        if self._coalesce and (len(watchers) > _DIRECT_WATCHERS or self._store.shards(exam) > 1):
+        if always or (self._coalesce and len(watchers) > self._direct_watchers):
             self._enqueue(exam, publication)
         self._deliver(exam, publication, watchers)
 
@@ -404,14 +441,19 @@ class Shell:
     def _deliver(self, exam: ExamKey, publication: _Publication, watchers: Sequence[tuple[str, Sequence[str]]]) -> None:
         now = self._clock()
         rendered: dict[tuple[str, ...], list[bytes]] = {}
-        for connection, watched in watchers:
+        for _, watched in watchers:
             groups = tuple(watched)
             if groups not in rendered:
                 rendered[groups] = list(publication.payloads(exam, groups, now))
-            for payload in rendered[groups]:
-                if not self._connections.send(connection, payload):
-                    self._subscriptions.unsubscribe(exam, connection)
-                    break
+        frames = [
+            (connection, rendered[tuple(watched)]) for connection, watched in watchers if rendered[tuple(watched)]
+        ]
+        if self._fan_out is not None and len(frames) > self._direct_watchers:
+            gone = list(self._fan_out(frames)) if frames else []
+        else:
+            gone = [c for c, payloads in frames if not all(self._connections.send(c, payload) for payload in payloads)]
+        for connection in gone:
+            self._subscriptions.unsubscribe(exam, connection)
 
     # --- the exam ---
 

@@ -273,3 +273,80 @@ def test_before_a_connection_is_deleted_it_is_told_why(
     connections.close("abc=", code, "why")
     assert json.loads(server.requests[0].partition(b"\r\n\r\n")[2]) == expected
     assert server.requests[1].startswith(b"DELETE /live/@connections/abc%3D HTTP/1.1\r\n")
+
+
+class TogetherServer:
+    """Answers a first post only when as many as `parties` are under way, so that one after the other would fail."""
+
+    def __init__(self, parties: int, statuses: dict[str, bytes]) -> None:
+        self.posts: list[tuple[str, bytes]] = []
+        self.statuses = statuses
+        self.barrier = threading.Barrier(parties)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as file:
+            while line := file.readline():
+                length = 0
+                while header := file.readline().strip():
+                    if header.startswith(b"content-length:"):
+                        length = int(header.split(b":")[1])
+                who = line.split()[1].decode().rpartition("/")[2]
+                self.posts.append((who, payload := file.read(length)))
+                if payload == b"1":
+                    self.barrier.wait(5)
+                connection.sendall(self.statuses.get(who, answer("200 OK", b"")))
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(5)
+
+
+def test_many_connections_are_told_at_the_same_time_each_in_order(dropped: list[tuple[str, int]]) -> None:
+    server = TogetherServer(3, {"p1": answer("410 Gone")})
+    with Session(CREDENTIALS, "eu-west-1") as session:
+        connections = ApiGatewayConnections(
+            session.client("execute-api", server.url), lambda c, s: dropped.append((c, s))
+        )
+        gone = connections.send_all([(who, [b"1", b"2"]) for who in ("p0", "p1", "p2")])
+        assert gone == ["p1"]
+        connections.send_all([(f"p{n}", [b"3"]) for n in range(20)])
+    server.close()
+    assert not dropped
+    assert [payload for who, payload in server.posts if who == "p0"] == [b"1", b"2", b"3"]
+    assert [payload for who, payload in server.posts if who == "p1"] == [b"1", b"3"]
+    assert len([1 for who, payload in server.posts if payload == b"3"]) == 20
+
+
+def test_a_post_among_many_that_fails_is_sent_again_or_dropped(
+    server: Server, connections: ApiGatewayConnections, dropped: list[tuple[str, int]]
+) -> None:
+    server.answers = [None, answer("200 OK", b"")]
+    assert connections.send_all([("abc=", [b"{}"])]) == []
+    assert dropped == []
+    server.answers = [answer("413 Payload Too Large")] * 2
+    assert connections.send_all([("abc=", [b"{}"])]) == []
+    assert dropped == [("abc=", 413)]
+
+
+def test_when_the_invocation_has_no_time_left_the_rest_is_dropped(
+    connections: ApiGatewayConnections, session: Session, dropped: list[tuple[str, int]]
+) -> None:
+    session.begin(0)
+    assert connections.send_all([("a=", [b"{}"]), ("b=", [b"{}"])]) == []
+    assert dropped == [("a=", 0), ("b=", 0)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from lambda_fakes import T0, FakeStore, World
 
@@ -11,6 +13,7 @@ from core.errors import TokenRejected
 from core.events import ConnectionLost
 from core.identity import Principal
 from core.participant import new_participant
+from core.routing import Source
 
 
 @pytest.fixture
@@ -427,3 +430,61 @@ def test_a_big_exam_is_published_together_but_words_and_statuses_go_out_at_once(
     world.shell.publish(world.queue.views)
     [update] = world.frames("c-proctor", "lmsQuizMonitoringUpdate")
     assert update["participants"][0]["flags"] == ["hand_raised", "warned"]
+
+
+def test_everything_is_published_together_if_the_deployer_wants_it_so() -> None:
+    world = World(coalesce=True, direct_watchers=0)
+    world.watch()
+    world.report("ann", seq=1)
+    assert world.frames("c-proctor", "lmsQuizMonitoringUpdate") == []
+    world.shell.publish(world.queue.views)
+    assert len(world.frames("c-proctor", "lmsQuizMonitoringUpdate")) == 1
+
+
+# --- many proctors at a time, and the greatest age of a connection ---
+
+
+def test_more_than_three_proctors_are_told_at_the_same_time_and_the_gone_are_pruned() -> None:
+    told: list[list[str]] = []
+
+    def fan_out(frames: Sequence[tuple[str, Sequence[bytes]]]) -> list[str]:
+        told.append([connection for connection, _ in frames])
+        return ["p2"]
+
+    world = World(fan_out=fan_out)
+    for number in range(3):
+        world.watch(world.proctor(f"p{number}"))
+    world.report("ann", seq=1)
+    assert told == []
+    world.watch(world.proctor("p3"))
+    world.report("ann", seq=2, question_answered=1)
+    assert told == [["p0", "p1", "p2", "p3"]]
+    world.report("ann", seq=3, question_answered=2)
+    assert told == [["p0", "p1", "p2", "p3"]]  # three are left
+    assert [v["participants"][0]["seq"] for v in world.frames("p3", "lmsQuizMonitoringUpdate")] == [3]
+
+
+def test_a_page_is_told_once_to_renew_a_connection_that_api_gateway_will_cut(world: World) -> None:
+    world.report("ann", seq=1)
+    world.clock.now += 0.93 * 7_200 - 1
+    source = Source("c-ann", T0, world.student("ann").principal)
+    world.report("ann", seq=2, source=source)
+    assert world.frames("c-ann", "reconnect") == []
+    world.clock.now += 2
+    for seq in (3, 4):
+        world.report("ann", seq=seq, source=source)
+    [order] = world.frames("c-ann", "reconnect")
+    assert order["reason"] == "max_age"
+    assert 0 <= order["after_ms"] < 0.02 * 7_200_000
+    assert world.actions("c-ann")[-1] == "ack"
+    # whichever socket goes first, nobody is shown a departure
+    world.shell.disconnected(source, ConnectionLost(received_at=world.clock.now + 5, connection="c-ann"))
+    assert world.record("ann").label == "active"
+
+
+def test_a_proctor_is_told_to_renew_too(world: World) -> None:
+    world.clock.now += 7_000
+    source = Source("c-proctor", T0, world.proctor(expires_at=T0 + 90_000).principal)
+    for _ in range(2):
+        world.watch(source)
+    assert [order["reason"] for order in world.frames("c-proctor", "reconnect")] == ["max_age"]
