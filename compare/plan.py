@@ -234,7 +234,10 @@ def steady_instances(day: Day) -> int:
     """Instances that carry all students at the scaler's target, when nobody joins any more."""
     instance = day.prices.instance(day.given.instance_type)
     each = rates(day)
-    by_cpu = day.exam.students * each.cpu / (instance.vcpu * day.target_cpu - each.idle_cpu)
+    aim = instance.vcpu * day.target_cpu - each.idle_cpu
+    by_cpu = day.exam.students * each.cpu / aim
+    if by_cpu <= 1 < day.exam.students * (each.cpu + each.redis) / aim:
+        by_cpu = 1.1  # with Redis on it, one is not enough
     return max(day.given.min_instances, math.ceil(max(by_cpu, day.exam.students / room(day, instance))))
 
 
@@ -447,10 +450,14 @@ class _Simulation:
         earned = (self.instance.credits_per_hour or 0.0) / 3600
         most = (self.instance.credits_per_hour or 0.0) * FULL_HOURS
         busiest, backlog = 0.0, 0.0
+        servers = sum(group.count for group in self.groups if group.ready_at <= second)
+        redis = connected * each.redis + joins * each.join_redis
         for group in self.groups:
             if group.ready_at > second:
                 continue
-            wanted = each.idle_cpu + group.each * each.cpu + group.joins * each.join_cpu
+            wanted = (
+                each.idle_cpu + group.each * each.cpu + group.joins * each.join_cpu + (redis if servers == 1 else 0.0)
+            )
             group.used = min(float(vcpu), wanted + group.backlog * vcpu)
             group.backlog = max(0.0, group.backlog + (wanted - group.used) / vcpu)
             busiest = max(busiest, wanted / vcpu)
@@ -463,11 +470,10 @@ class _Simulation:
             self.watches["memory"].see(second, group.each)
             self.instance_seconds += group.count
         self.watches["cpu"].see(second, busiest)
-        self.watches["redis"].see(second, connected * each.redis + joins * each.join_redis)
+        self.watches["redis"].see(second, redis)
         if earned:
             lowest = min(group.balance for group in self.groups)
             self.watches["credits"].see(second, max(0.0, -lowest))
-        servers = sum(group.count for group in self.groups if group.ready_at <= second)
         self.minute_cpu.append(sum(group.count * group.used for group in self.groups) / (servers * vcpu))
         return min(SATURATED_MS, self._cluster_p95(busiest, servers) + backlog * 1000)
 

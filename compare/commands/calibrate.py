@@ -13,7 +13,7 @@ from rich.table import Table
 
 from compare import calibration
 from compare.calibration import Calibration, CalibrationError
-from compare.commands.common import console, print_json
+from compare.commands.common import allow_many_sockets, console, print_json
 from compare.result import Result, ResultError, decode_result
 
 STANDARD_RUNS = (
@@ -100,15 +100,13 @@ def _run(number: int, options: dict[str, object]) -> Result:
     from compare import run as running  # brings both deployments with it, which the other ways through here don't need
 
     given = msgspec.convert({"duration": 60.0, "interval": 5.0, **options}, running.Options)
+    allow_many_sockets()
     click.echo(f"{number} of {len(STANDARD_RUNS)}: {given.mode}, {given.students} students, {given.client}", err=True)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            made: object = runner.run(running.compare(given))
+            return runner.run(running.compare(given))
     except running.BadInput as exc:
         raise click.ClickException(str(exc)) from exc
-    result = getattr(made, "result", made)
-    assert isinstance(result, Result)  # what a run comes to, alone or with what it was made of
-    return result
 
 
 def _fitted(results: list[Result], known: Calibration, provisional: bool) -> Calibration:

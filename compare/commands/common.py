@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -88,3 +89,11 @@ def write_page(path: Path, text: str, option_name: str = "--output") -> None:
         raise click.UsageError(
             f"{option_name}: can't write {path} ({exc.strerror}); give a file that you may write"
         ) from exc
+
+
+def allow_many_sockets(wanted: int = 65_536) -> None:
+    """Raise the soft limit of open files: one student is one socket, here and in the servers that we start."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
