@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlencode
 
@@ -17,6 +18,8 @@ from adapters.web.ports import Ports
 from adapters.web.settings import SchoolKeys, WebSettings
 
 WAIT_MS = 15_000
+_AXE = (Path(__file__).with_name("vendor") / "axe.min.js").read_text()
+_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
 class Site:
@@ -113,3 +116,14 @@ async def hide(page: Page, hidden: bool) -> None:
         }""",
         hidden,
     )
+
+
+async def no_violations(page: Page, where: str) -> None:
+    if not await page.evaluate("'axe' in window"):
+        await page.evaluate(_AXE + "; 0")
+    found = await page.evaluate(
+        """async tags => (await axe.run({runOnly: tags})).violations.map(
+            ({id, nodes}) => `${id}: ${nodes.map(node => node.target + ' ' + node.failureSummary).join(' | ')}`)""",
+        _RULES,
+    )
+    assert found == [], where

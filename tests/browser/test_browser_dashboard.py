@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_pages import Opened, Site, open_page, serve_pages
+from browser_pages import Opened, Site, no_violations, open_page, serve_pages
 from canned_exam import CannedExam
 from playwright.async_api import Browser, Page, expect
 from wire_clients import proctor_token
-
-AXE = Path(__file__).with_name("vendor") / "axe.min.js"
-WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
 class Board:
@@ -424,17 +421,6 @@ async def test_it_passes_axe(boards: Boards, exam: CannedExam, scheme: str) -> N
     await board.page.keyboard.press("Escape")
     await board.page.locator("#view-tiles").click()
     await no_violations(board.page, "tiles")
-
-
-async def no_violations(page: Page, where: str) -> None:
-    if not await page.evaluate("'axe' in window"):
-        await page.evaluate(AXE.read_text() + "; 0")
-    found = await page.evaluate(
-        """async tags => (await axe.run({runOnly: tags})).violations.map(
-            ({id, nodes}) => `${id}: ${nodes.map(node => node.target + ' ' + node.failureSummary).join(' | ')}`)""",
-        WCAG,
-    )
-    assert found == [], where
 
 
 _SCROLL = """() => new Promise(done => {

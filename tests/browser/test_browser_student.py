@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from browser_pages import Site, cut, hide, mend, open_exam, open_page
+from browser_pages import Site, cut, hide, mend, no_violations, open_exam, open_page
 from deployments import QUICK, Deployment
 from playwright.async_api import Browser, expect
+from wire_clients import student_token
 
 from adapters.web import pages
 
@@ -88,6 +89,18 @@ async def test_a_student_in_one_page_is_seen_in_the_dashboard_in_another(place: 
     await expect(row).to_contain_text("Submitted")
     assert not student.complaints
     assert not proctor.complaints
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_the_exam_page_passes_axe(cluster_site: Site, secret: str, browser: Browser, scheme: str) -> None:
+    token = student_token(secret, "north", "axe", f"s-{scheme}", "a1")
+    student = await open_page(browser, cluster_site.link("exam", token), color_scheme=scheme)
+    await no_violations(student.page, "before")
+    await student.page.get_by_role("button", name="start the exam").click()
+    await student.page.get_by_text("Connected").wait_for()
+    await no_violations(student.page, "during")
+    await student.page.get_by_role("button", name="Hand in").click()
+    await no_violations(student.page, "after")
 
 
 async def test_what_happens_while_the_line_is_down_is_told_when_it_is_back(place: Place, browser: Browser) -> None:

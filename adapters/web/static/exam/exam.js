@@ -145,6 +145,7 @@ function finish(how) {
     if (how === "submitted") monitor.submit({ ...fields(), score: score() });
   }
   draw();
+  $("after-title").focus();
 }
 
 function draw() {
