@@ -71,7 +71,7 @@ else {
 function run(given) {
   const claims = claimsOf(given.token);
   const quizzes = [claims.quiz_id].flat();
-  const quizId = given.quiz ?? quizzes[0];
+  const quizId = quizzes.includes(given.quiz) ? given.quiz : quizzes[0];
   const students = new Students();
   const alerts = new Alerts(settings);
   const openedAt = Date.now() / 1000;
@@ -178,7 +178,8 @@ function run(given) {
     if (tick || dirty.size) {
       showStrip();
       setText($("act-on").lastChild, t("act_on", { n: count(query.rows.length) }));
-      setText($("shown"), t("shown", { n: count(query.rows.length), of: count(students.size) }));
+      const shown = t("shown", { n: count(query.rows.length), of: count(students.size) });
+      setText($("shown"), query.attentionOnly ? `${shown} · ${t("shown_attention")}` : shown);
     }
     if (tick || reordered) showNothing();
     if (tick || newLists) attention.paint(seconds);
@@ -248,7 +249,7 @@ function run(given) {
     for (const [label, { chip, number, part }] of chips) {
       const n = label ? students.counts[label] : students.size;
       setText(number, count(n));
-      setAttribute(chip, "aria-pressed", label ? query.labels.has(label) : query.labels.size === 0);
+      setAttribute(chip, "aria-pressed", label ? query.labels.has(label) : !query.labels.size && !query.attentionOnly);
       chip.hidden = Boolean(label) && n === 0 && !query.labels.has(label) && (label === "timed_out" || label === "terminated" || label === "paused");
       if (part && part.share !== n) part.style.flexGrow = part.share = n;
     }
@@ -359,6 +360,20 @@ function run(given) {
     }));
   }
 
+  /** Which exam; a choice if the token is for several. */
+  function showExam() {
+    if (quizzes.length === 1) {
+      setText($("exam"), quizId);
+      return;
+    }
+    const choose = event => {
+      sessionStorage.setItem(STORE, JSON.stringify({ ...given, quiz: event.target.value }));
+      location.assign(location.pathname);
+    };
+    $("exam").replaceChildren(h("select", { class: "exams", "aria-label": t("exam"), onchange: choose },
+      quizzes.map(quiz => h("option", { value: quiz, selected: quiz === quizId }, quiz))));
+  }
+
   function showSelection() {
     const { size } = grid.selection;
     $("selection").hidden = size === 0;
@@ -456,6 +471,7 @@ function run(given) {
     setText($("everywhere-title"), t("act_on", { n: count(query.rows.length) }));
     const close = () => $("everywhere").close();
     $("everywhere-acts").replaceChildren(...buttons(shownIds, close));
+    $("everyone").hidden = Boolean(claims.group); // whom the service lets act on one group only
     $("everyone-acts").replaceChildren(...buttons(() => "everyone", close));
     $("everywhere").showModal();
   });
@@ -504,7 +520,7 @@ function run(given) {
     $("legend").replaceChildren(...LABELS.map(label => h("span", { "data-label": label }, mark(label), t(label))));
     $("help-keys").replaceChildren(...Object.entries(KEYS).filter(([, [what]]) => what).map(([key, [what, , shown]]) =>
       h("div", {}, h("dt", {}, ...(shown ?? key).split(" ").map(each => h("kbd", {}, each === "Escape" ? "Esc" : each))), h("dd", {}, t(what)))));
-    setText($("exam"), quizId);
+    showExam();
     showGroups.text = null;
     showBanners.shown = null;
     buildStrip();
