@@ -1,0 +1,76 @@
+"""What a plan costs: from the template's own resources, with the parameters that they will have."""
+
+from __future__ import annotations
+
+import pytest
+
+from compare.prices import load_prices
+from compare.stretch import HOURS_PER_MONTH
+from deploy import templates
+from deploy.cost import Usage, costs, evaluate
+
+REGION = "ap-southeast-1"
+HUNDRED = Usage()
+
+
+def priced(mode, given=None, shared=None, usage=HUNDRED, region=REGION):
+    parts = {"shared": (templates.load("shared"), shared or {}), mode: (templates.load(mode), given or {})}
+    return costs(mode, region, parts, usage)
+
+
+def line(found, start):
+    (one,) = [each for each in found.standing if each.name.startswith(start)]
+    return one
+
+
+def test_an_idle_serverless_stack_costs_its_watching_and_its_key():
+    found = priced("lambda")
+    assert {each.name for each in found.standing} == {
+        *("customer-managed keys", "secrets", "alarms", "dashboards", "queue requests"),
+    }
+    assert 5 < found.standing_usd < 9
+    assert found.month_usd == pytest.approx(found.standing_usd + found.exams_usd)
+
+
+def test_instances_cost_their_hours_disks_and_addresses():
+    found = priced("ec2", {"MinInstances": "3", "MaxInstances": "4", "CacheNodeType": "cache.t4g.micro", "Zones": "3"})
+    prices = load_prices(REGION)
+    assert line(found, "instances").usd == pytest.approx(
+        3 * HOURS_PER_MONTH * prices.price("ec2", "t3a.small").first_usd
+    )
+    assert line(found, "their disks").quantity == 24
+    assert line(found, "public addresses").quantity == 6
+    assert line(found, "cache nodes").quantity == 2
+
+
+def test_what_a_condition_leaves_out_costs_nothing():
+    lean = priced("ec2", shared={"CustomerKey": "false"})
+    assert not [each for each in lean.standing if "key" in each.name or "cache" in each.name]
+    assert line(lean, "alarms").quantity < line(priced("ec2", {"CacheNodeType": "cache.t4g.micro"}), "alarms").quantity
+
+
+def test_more_students_cost_more_and_on_lambda_much_more():
+    few, many = (priced("lambda", usage=Usage(students=n)).exams_usd for n in (100, 1000))
+    assert 5 < many / few < 15
+    assert priced("ec2", usage=Usage(students=1000)).exams_usd < many
+
+
+def test_what_has_no_price_is_said_and_not_taken_for_free():
+    found = priced("ec2", {"InstanceType": "x9.huge"})
+    assert line(found, "instances").usd is None
+    assert any("x9.huge" in note for note in found.notes)
+    nowhere = priced("lambda", region="mars-north-1")
+    assert nowhere.exams_usd is None
+    assert "mars-north-1" in nowhere.notes[0]
+
+
+def test_conditions_are_evaluated_as_cloudformation_does():
+    template = {"Conditions": {"A": {"Fn::Equals": [{"Ref": "X"}, 1]}, "B": {"Fn::Not": [{"Condition": "A"}]}}}
+    both = {"Fn::And": [{"Condition": "A"}, {"Condition": "B"}]}
+    either = {"Fn::Or": [{"Condition": "A"}, {"Condition": "B"}]}
+    for x, a in (("1", True), ("2", False)):
+        values = {"X": x}
+        assert evaluate({"Condition": "A"}, template, values) is a
+        assert evaluate({"Condition": "B"}, template, values) is not a
+        assert evaluate(both, template, values) is False
+        assert evaluate(either, template, values) is True
