@@ -122,8 +122,8 @@ def test_the_command_prints_the_parts_it_is_asked_for(run):
 
 
 def test_the_parts_as_json(run):
-    found = json.loads(run("paper", "--part", "a", "--part", "d", "--json").output)
-    assert set(found) == {"a", "d"}
+    found = json.loads(run("paper", "--part", "a", "--part", "c", "--json").output)
+    assert set(found) == {"a", "c"}
     assert found["a"]["messages"] == 2_160_000
 
 
