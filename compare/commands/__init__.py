@@ -5,12 +5,13 @@
 
 import click
 
-from compare.commands import advise, calibrate, paper, plan, prices
+from compare.commands import advise, calibrate, diff, paper, plan, prices
 
 
 def register(group: click.Group) -> None:
     """Add every command of this package."""
     group.add_command(advise.advise_command)
+    group.add_command(diff.diff_command)
     group.add_command(paper.paper_command)
     group.add_command(plan.plan_command)
     group.add_command(prices.prices)
