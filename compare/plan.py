@@ -36,6 +36,7 @@ REQUESTS_A_SECOND = 10_000.0
 ENVIRONMENTS_A_TEN_SECONDS = 1_000.0
 REDIS_SHARE = 0.7  # of its one thread
 SAMPLE_SECONDS = 60
+STORM_SECONDS = 30  # in which those come back who lost their connection at once: pages wait a random time first
 BEHIND_SECONDS = 2.0  # of work waiting: an instance takes no new connections and sends some away
 SHED_A_SECOND = 0.01  # of its connections
 SATURATED_MS = 60_000.0  # beyond this a time says only that the deployment is overrun
@@ -273,6 +274,7 @@ class _Simulation:
         self.quiet = 0
         self.last_action = -math.inf
         self.waiting = 0.0
+        self.lost = 0.0
         self.environments = 0.0
         self.on_gateway = 0.0
         self.p95_of: dict[tuple[float, bool], float] = {}  # by the busy share, and whether Redis is outside
@@ -397,21 +399,20 @@ class _Simulation:
             connected = sum(group.count * group.each for group in self.groups)
             storm = connected * day.storm_share if second == storm_at else 0.0
             back = connected * dropping
-            self._move(second, new + back, leaving + back, storm)
+            returning = self._returning(second, storm_at, storm)
+            self._move(second, new + back + returning, leaving + back + storm)
             connected = sum(group.count * group.each for group in self.groups)
-            cluster_p95 = self._work(
-                second, connected, new + back + (storm if storm else self._returning(second, storm_at))
-            )
+            cluster_p95 = self._work(second, connected, new + back + returning)
             offered = new + self.on_gateway * dropping
             if stay > cut and second >= cut:
                 offered += self.joining[second - cut]  # API Gateway cut them after two hours
                 self.watches["cut"].see(second, day.exam.hours if self.joining[second - cut] else 0.0)
-            if storm_at is not None and 0 <= second - storm_at < 60:
-                offered += self.on_gateway * day.storm_share / 60
+            if storm_at is not None and 0 < second - storm_at <= STORM_SECONDS:
+                offered += self.on_gateway * day.storm_share / STORM_SECONDS
             serverless_p95, executions = self._gateway(second, offered, new, leaving)
             frames_done += connected * each.frames
             share = min(1.0, frames_done / frames_total)
-            worst.see(new + back, self._busiest(), cluster_p95, serverless_p95, executions)
+            worst.see(new + back + returning, self._busiest(), cluster_p95, serverless_p95, executions)
             if second % 60 == 0:
                 self._scale(second)
             if second % SAMPLE_SECONDS == 0:
@@ -419,17 +420,18 @@ class _Simulation:
                 worst = _Worst()
         return self._result(samples)
 
-    def _returning(self, second: int, storm_at: int | None) -> float:
-        """Joins a second of those whom a storm threw out: they come back over a minute."""
-        if storm_at is None or not 0 < second - storm_at < 60:
+    def _returning(self, second: int, storm_at: int | None, storm: float) -> float:
+        """Those who come back in this second after a storm."""
+        self.lost += storm
+        if storm_at is None or not 0 < second - storm_at <= STORM_SECONDS:
             return 0.0
-        return self.day.exam.students * self.day.storm_share / 60
+        return self.lost / STORM_SECONDS
 
-    def _move(self, second: int, coming: float, leaving: float, storm: float) -> None:
+    def _move(self, second: int, coming: float, leaving: float) -> None:
         """New connections go to all instances that take some, leaving ones come from where they are."""
         ready = [group for group in self.groups if group.ready_at <= second]
         total = sum(group.count * group.each for group in ready)
-        gone = min(1.0, (leaving + storm) / total) if total > 0 else 0.0
+        gone = min(1.0, leaving / total) if total > 0 else 0.0
         shed = 0.0
         for group in ready:
             group.joins = 0.0
@@ -441,7 +443,7 @@ class _Simulation:
         taking = [group for group in ready if group.each < self.room and group.backlog <= BEHIND_SECONDS] or ready
         servers = sum(group.count for group in taking)
         for group in taking:
-            group.joins = (coming + storm + shed) / servers
+            group.joins = (coming + shed) / servers
             group.each += group.joins
 
     def _work(self, second: int, connected: float, joins: float) -> float:

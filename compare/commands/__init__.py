@@ -5,7 +5,7 @@
 
 import click
 
-from compare.commands import advise, calibrate, diff, paper, plan, prices
+from compare.commands import advise, calibrate, diff, paper, plan, prices, scenarios
 
 
 def register(group: click.Group) -> None:
@@ -16,3 +16,4 @@ def register(group: click.Group) -> None:
     group.add_command(plan.plan_command)
     group.add_command(prices.prices)
     group.add_command(calibrate.calibrate_command)
+    group.add_command(scenarios.scenarios)

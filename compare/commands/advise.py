@@ -27,6 +27,7 @@ from compare.commands.common import (
     region_options,
     write_page,
 )
+from compare.commands.scenarios import scenario_option
 from compare.model import Exam
 from compare.outlook import outlook_page
 from compare.page import money
@@ -119,6 +120,7 @@ def case_from(options: dict[str, Any]) -> Case:
 
 
 @click.command("advise")
+@scenario_option("advise")
 @case_options
 @option(
     "--lambda-concurrency", 1_000, "The account's limit of concurrent executions; new accounts may have 10.", type=int
@@ -139,7 +141,7 @@ def advise_command(lambda_concurrency: int, page: Path | None, as_json: bool, **
     \b
     Example:
       compare advise --students 1200 --exams-per-month 8 --hours 2
-      compare advise --students 1200 --page advice.html
+      compare advise --scenario small-school --page advice.html
       compare advise --students 300 --interval 5 --proctors-per-exam 3 --servers always-on --region us-east-1
       compare advise --students 10000 --exams 40 --min-instances 2 --json
     """

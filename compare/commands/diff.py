@@ -17,7 +17,7 @@ from compare.commands.common import console, in_range, json_option, print_json
 from compare.difference import Difference, Row, difference, load_side
 from compare.result import MODE_NAMES, ResultError
 
-_MARKS = {"worse": "worse", "better": "better", "changed": "changed", "same": "", "unknown": "?"}
+_MARKS = {"worse": "worse", "better": "better", "same": "", "unknown": "?"}
 _TIMEOUT_SECONDS = 7_200
 
 

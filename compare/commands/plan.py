@@ -26,6 +26,7 @@ from compare.commands.common import (
     region_options,
     write_page,
 )
+from compare.commands.scenarios import scenario_option
 from compare.dayplan import crossing_words, milliseconds_or_more, plan_page
 from compare.model import Exam
 from compare.page import money
@@ -37,6 +38,7 @@ _MOST_SIZES = 9
 
 
 @click.command("plan")
+@scenario_option("plan")
 @click.option("--students", required=True, metavar="N[..M]", help="Students of the day, or from N to M of them.")
 @option("--steps", 5, "Sizes between N and M, both with them.", type=int)
 @option("--arrival", "surge", "How they come.", type=click.Choice(["surge", "even", "waves"]))
@@ -81,6 +83,7 @@ def plan_command(page: Path | None, as_json: bool, quiet: bool, **options: Any) 
     Example:
       compare plan --students 10000..1000000 --arrival surge
       compare plan --students 10000 --scaling auto --begins 6 --hours 3 --page day.html
+      compare plan --scenario morning-surge --scaling scheduled
       compare plan --students 50000 --storm 7.5 --instance-type c7g.large --min-instances 2
     """
     with clear_errors():
