@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 from importlib import resources
 from typing import Any, Literal, TypeAlias
@@ -20,7 +22,10 @@ MAX_BODY_BYTES = 51_200
 """Of a template that is sent with the request (CloudFormation quotas); a larger one would have to go through S3."""
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # the library has no types
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Base):  # type: ignore[misc]  # the library has no types
     """YAML 1.1 with CloudFormation's short functions. Two keys of one name are an error, and a date stays the text that it is."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -59,7 +64,12 @@ def parse(text: str) -> Template:
 
 
 def load(name: TemplateName) -> Template:
-    """One of ours."""
+    """One of ours; the caller may change it."""
+    return copy.deepcopy(_load(name))
+
+
+@functools.cache
+def _load(name: TemplateName) -> Template:
     return parse(resources.files("deploy").joinpath(FILES[name]).read_text())
 
 

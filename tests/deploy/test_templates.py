@@ -11,7 +11,7 @@ import pytest
 from adapters.lambda_apigw import resources
 from core.messages import CLIENT_ACTIONS
 from deploy import templates
-from deploy.settings import shared_outputs
+from deploy.settings import DEFAULT_INSTANCE_TYPE, processor_of, shared_outputs
 
 ROOT = Path(__file__).parent.parent.parent
 ALL = ("shared", "lambda", "ec2")
@@ -87,6 +87,26 @@ def test_handlers_exist_and_take_the_variables_that_they_are_given():
 def test_what_a_stack_takes_from_the_shared_one_is_there(mode):
     taken = shared_outputs(mode, {name: name for name in SHARED["Outputs"]})
     assert set(taken) <= set(LOADED[mode]["Parameters"])
+
+
+def test_the_default_instance_type_and_its_image_fit_each_other():
+    parameters = EC2["Parameters"]
+    assert parameters["InstanceType"]["Default"] == DEFAULT_INSTANCE_TYPE
+    assert parameters["ImageParameter"]["Default"].endswith(processor_of(DEFAULT_INSTANCE_TYPE))
+
+
+@pytest.mark.parametrize(
+    ("kind", "processor"),
+    [
+        ("t3a.small", "x86_64"),
+        ("c7i.large", "x86_64"),
+        ("t4g.small", "arm64"),
+        ("c7gn.xlarge", "arm64"),
+        ("g5.xlarge", "x86_64"),
+    ],
+)
+def test_the_processor_of_an_instance_type_is_in_its_name(kind, processor):
+    assert processor_of(kind) == processor
 
 
 # --- limits ---------------------------------------------------------------------------------------------------------------
