@@ -62,6 +62,12 @@ def case_options(command: Function) -> Function:
                 type=click.Choice(["always-on", "scheduled", "scale-to-zero"]),
             ),
             option("--instance-type", "auto", "Of the cluster; auto takes the cheapest that carries the exam."),
+            click.option(
+                "--cpu-factor",
+                type=float,
+                help="CPU time on the instance's vCPU for a second of the machine of the coefficients (`compare calibrate --cpu`); "
+                "without it an assumed one of the family.",
+            ),
             option("--min-instances", _GIVEN.min_instances, "2 survive the loss of one.", type=int),
             option("--listener", _GIVEN.listener, "Where TLS ends.", type=click.Choice(["tls", "tcp"])),
             option(
@@ -93,6 +99,11 @@ def case_from(options: dict[str, Any]) -> Case:
     ).checked()
     if not 1 <= options["min_instances"] <= 1_000:
         raise click.UsageError(f"--min-instances: {options['min_instances']} is out of range; give 1 to 1,000")
+    factor = options["cpu_factor"]
+    if factor is not None and not 0.05 <= factor <= 50:
+        raise click.UsageError(f"--cpu-factor: {factor:g} is out of range; give 0.05 to 50")
+    if factor is not None and options["instance_type"] == "auto":
+        raise click.UsageError("--cpu-factor: belongs to one type; give its --instance-type")
     prices = load_prices(options["region"], options["price_file"])
     wanted = options["instance_type"]
     given = msgspec.structs.replace(
@@ -100,6 +111,7 @@ def case_from(options: dict[str, Any]) -> Case:
         min_instances=options["min_instances"],
         listener=options["listener"],
         free_tier=options["free_tier"],
+        ec2_cpu_factor=options["cpu_factor"],
         **({} if wanted == "auto" else {"instance_type": wanted}),
     )
     if wanted != "auto" and wanted not in prices.instance_types():

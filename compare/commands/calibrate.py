@@ -15,6 +15,7 @@ from compare import calibration
 from compare.calibration import Calibration, CalibrationError
 from compare.commands.common import allow_many_sockets, console, print_json
 from compare.result import Result, ResultError, decode_result
+from compare.speed import report_ms
 
 STANDARD_RUNS = (
     {"mode": "lambda", "students": 200, "exams": 2},
@@ -46,10 +47,21 @@ STANDARD_RUNS = (
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write the coefficients here; give the file to other commands with --calibration.",
 )
+@click.option(
+    "--cpu",
+    is_flag=True,
+    help="Time this machine against the one of the coefficients: run it on an instance, and it prints its CPU factor.",
+)
 @click.option("--provisional", is_flag=True, help="Mark them as measured in passing, on a machine that had other work.")
 @click.option("--json", "as_json", is_flag=True, help="Print all coefficients as JSON.")
 def calibrate_command(
-    results: tuple[Path, ...], measure: bool, start: Path | None, output: Path | None, provisional: bool, as_json: bool
+    results: tuple[Path, ...],
+    measure: bool,
+    start: Path | None,
+    output: Path | None,
+    cpu: bool,
+    provisional: bool,
+    as_json: bool,
 ) -> None:
     """Print the coefficients of the workload model, or work out new ones from results of `compare run`.
 
@@ -61,15 +73,23 @@ def calibrate_command(
       compare calibrate
       compare calibrate small/result.json large/result.json --output calibration.json
       compare calibrate --measure --output calibration.json
+      compare calibrate --cpu
     """
+    if cpu and (measure or results or output):
+        raise click.UsageError("--cpu: only compares machines; give it alone")
     if measure and results:
         raise click.UsageError("--measure: makes its own runs; give either it or results")
     try:
         known = calibration.load(start)
     except CalibrationError as exc:
         raise click.UsageError(f"--from: {exc}") from exc
+    if cpu:
+        _show_cpu(known, as_json)
+        return
     if measure:
+        speed = report_ms()  # before the machine is busy
         known = _fitted([_run(number, options) for number, options in enumerate(STANDARD_RUNS, 1)], known, provisional)
+        known = msgspec.structs.replace(known, speed_ms=speed)
     elif results:
         known = _fitted([_read(path) for path in results], known, provisional)
     if output is not None:
@@ -83,6 +103,22 @@ def calibrate_command(
         _show(known)
     if output is not None:
         click.echo(f"\nwritten {output}; use it with --calibration {output}", err=as_json)
+
+
+def _show_cpu(known: Calibration, as_json: bool) -> None:
+    here = report_ms()
+    factor = here / known.speed_ms if known.speed_ms else None
+    if as_json:
+        print_json({"speed_ms": here, "calibrated_speed_ms": known.speed_ms, "cpu_factor": factor})
+        return
+    click.echo(f"1,000 reports take {here:.1f} ms of CPU on this machine.")
+    if factor is None:
+        click.echo("The coefficients do not say how long they took where those were measured: no factor.")
+        return
+    click.echo(
+        f"They took {known.speed_ms:.1f} ms where the coefficients were measured: the CPU factor is {factor:.2f}.\n"
+        f"Measured on an instance, give it to `compare advise --cpu-factor {factor:.2f}`."
+    )
 
 
 def _read(path: Path) -> Result:

@@ -11,12 +11,14 @@ from sample_result import sample_result
 from compare.advise import Case, advise, best_type, price
 from compare.assumptions import Assumptions
 from compare.calibration import decode, encode, load, shipped
+from compare.commands import calibrate as calibrate_module
 from compare.commands import register
 from compare.latency import cluster_way, serverless_way
 from compare.model import Exam
 from compare.prices import load_prices
 from compare.quotas import limits
 from compare.result import encode_result
+from compare.speed import report_ms
 
 SINGAPORE = load_prices("ap-southeast-1")
 
@@ -131,6 +133,8 @@ def test_advice_as_json(run):
         (["--students", "100", "--region", "mars-1"], "--region: no prices for region 'mars-1'"),
         (["--students", "100", "--hours", "3", "--exams-per-month", "300"], "do not fit into a month"),
         (["--students", "100", "--instance-type", "c7a.large"], "--instance-type: no price or size of 'c7a.large'"),
+        (["--students", "100", "--cpu-factor", "2"], "--cpu-factor: belongs to one type"),
+        (["--students", "100", "--cpu-factor", "0"], "--cpu-factor: 0 is out of range"),
         (["--students", "100", "--min-instances", "0"], "--min-instances: 0 is out of range"),
         (["--students", "100", "--calibration", "/nowhere"], "--calibration: can't read"),
         (["--students", "100", "--prices", "/nowhere"], "can't read the price table"),
@@ -175,9 +179,41 @@ def test_a_result_gives_new_coefficients_with_its_date_and_machine(run, tmp_path
     assert used.exit_code == 0
 
 
+def test_the_standard_runs_are_made_and_fitted(run, tmp_path, monkeypatch):
+    made = []
+
+    def played(number, options):
+        made.append(options["mode"])
+        return sample_result(options["mode"])
+
+    monkeypatch.setattr(calibrate_module, "_run", played)
+    monkeypatch.setattr(calibrate_module, "report_ms", lambda: 25.0)
+    output = tmp_path / "c.json"
+    assert run("calibrate", "--measure", "--output", str(output)).exit_code == 0
+    assert set(made) == {"lambda", "ec2"}
+    found = load(output)
+    assert found.speed_ms == 25.0
+    assert not found.provisional
+    monkeypatch.setattr(calibrate_module, "report_ms", lambda: 60.0)
+    shown = run("calibrate", "--cpu", "--from", str(output))
+    assert "the CPU factor is 2.40" in shown.output
+    assert json.loads(run("calibrate", "--cpu", "--from", str(output), "--json").output)["cpu_factor"] == 2.4
+
+
+def test_a_cpu_factor_of_ones_own_moves_the_bill(run):
+    big = ("advise", "--students", "100000", "--exams", "500", "--instance-type", "t3a.small", "--json", "--cpu-factor")
+    slow, fast = (json.loads(run(*big, factor).output)["capacity"]["instances"] for factor in ("6", "1"))
+    assert slow > fast
+
+
+def test_a_machine_says_how_fast_it_is():
+    assert 1 < report_ms() < 2_000
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["--cpu", "--measure"], "--cpu: only compares machines"),
         (["/nowhere/result.json"], "RESULT.json: can't read"),
         (["--measure", "result.json"], "--measure: makes its own runs"),
         (["--from", "/nowhere"], "--from: can't read the calibration"),
@@ -202,7 +238,13 @@ def test_the_page_has_a_plot_and_a_table_for_each_question_and_says_modelled(run
     path = tmp_path / "advice.html"
     assert run("advise", "--students", "1200", "--instance-type", "t3a.small", "--page", str(path)).exit_code == 0
     page = path.read_text()
-    for heading in ("More sittings", "More students", "Where each of them wins", "How often pages report", "What a choice costs"):
+    for heading in (
+        "More sittings",
+        "More students",
+        "Where each of them wins",
+        "How often pages report",
+        "What a choice costs",
+    ):
         assert heading in page
     for title in page.split("<title>")[2:]:
         assert title.split("</title>")[0].startswith("Modelled")
