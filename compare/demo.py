@@ -191,8 +191,14 @@ class DemoStudent(Client):
         if rng.random() < _RAISES_HAND and not self._hand_is_up:
             self._hand_is_up = True
             self._say("raise_hand", rng.choice(_ASKS))
+            self._later(rng.uniform(60, 240), self._give_up_waiting)
         elif rng.random() < _WRITES:
             self._say("chat", rng.choice(_SAYS))
+
+    def _give_up_waiting(self) -> None:
+        if self._hand_is_up:
+            self._hand_is_up = False
+            self._say("lower_hand", "")
 
     # --- frames ---
 
@@ -256,9 +262,7 @@ class DemoStudent(Client):
             case "warn":
                 self._later(rng.uniform(2, 9), lambda: self._sign(command_id, "confirmed"))
             case "message":
-                if self._hand_is_up:
-                    self._hand_is_up = False
-                    self._later(rng.uniform(4, 15), lambda: self._say("lower_hand", ""))
+                self._later(rng.uniform(4, 15), self._give_up_waiting)
                 if rng.random() < 0.4:
                     self._later(rng.uniform(3, 12), lambda: self._say("chat", rng.choice(_THANKS)))
             case "flag" | "acknowledge":

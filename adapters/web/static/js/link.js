@@ -107,6 +107,7 @@ export class Link {
       return;
     }
     this.attempt += 1;
+    this._final = "";
     const next = (this.dialing = new WebSocket(this.url, ["proctorwire", `bearer.${this.token}`]));
     const slow = setTimeout(() => {
       if (this.dialing !== next) return;

@@ -168,7 +168,7 @@ function run(given) {
     scheduled = false;
     const dirty = students.dirty, seconds = now();
     students.dirty = new Set();
-    const reordered = query.refresh(at, seconds);
+    const reordered = query.refresh(at, seconds, grid.selection.size > 0);
     if (newNames) {
       showGroups();
       showTools();
@@ -436,7 +436,7 @@ function run(given) {
     }],
     v: ["k_tiles", () => setView(!settings.tiles)],
     f: ["k_freeze", () => hold(!query.held)],
-    Escape: ["k_close", () => (drawer.isOpen ? drawer.close() : grid.selection.size ? grid.clearSelection() : query.clear())],
+    Escape: ["k_close", () => (drawer.isOpen ? drawer.close() : grid.clearSelection())],
     "?": ["k_help", () => $("help").showModal()],
   };
 

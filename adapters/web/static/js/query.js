@@ -65,9 +65,10 @@ export class Query {
     return !this.text || student.searched.includes(this.text.toLocaleLowerCase());
   }
 
-  /** Bring the rows up to date; whether they changed. Changes of the students settle once a second, and not while the order is held. */
-  refresh(at, now) {
-    const due = this.students.changed && !this.held && at - this._at >= SETTLE_MS;
+  /** Bring the rows up to date; whether they changed. Changes of the students settle once a second, and not while the order is held
+   * or somebody is picking rows. */
+  refresh(at, now, picking) {
+    const due = this.students.changed && !this.held && !picking && at - this._at >= SETTLE_MS;
     if (!this._stale && !due) return false;
     if (due && this.sort === "name" && !this.isFiltered && this.rows.length === this.students.size && !this.students._names) {
       this.students.changed = false; // nothing that changed bears on the order
