@@ -160,16 +160,29 @@ def _goes_on(record: Participant, event: StatusReported, exam: Exam, now: float)
         or record.flags
     ):
         return None
-    session = _renewed(_applied(session, event), event, report.next_ms, exam, now)
     news = _news(record, event)
-    version = max(record.version + 1, int(now * 1000))
-    after = replace(record, version=version, sessions=(session,), last_seen=max(at, record.last_seen), **news)
+    promise = presence.promise_seconds(report.next_ms, False, exam.policy)
+    session = replace(session, seq=session.seq if seq is None else seq, applied_at=at)
+    session = presence.renewed(session, at, promise)
+    check_at = record.check_at
     if (
-        session.presence != "connected"
+        session.lease_until <= now
+        or check_at is None
+        or check_at > session.lease_until
+        or record.commands
         or "time_end_reported" in news
-        or _rolling_check(after, exam, now) != record.check_at
+        or ((time_out := _times_out_at(record, exam)) is not None and check_at > time_out)
     ):
         return None
+    version = record.version + 1
+    milliseconds = int(now * 1000)
+    after = replace(
+        record,
+        version=version if version > milliseconds else milliseconds,
+        sessions=(session,),
+        last_seen=at if at > record.last_seen else record.last_seen,
+        **news,
+    )
     if seq is None:
         return Decision(after, (), (effects.PublishView(after.key, after.group),) if news else ())
     ack = effects.Ack(connection, m.Ack(m.AckData(m.milliseconds(at), seq)))
@@ -262,7 +275,7 @@ def _session_for(draft: _Draft, event: StatusReported) -> Session | None:
     """The session that this report belongs to, taken over by its connection if that is newer; None if it is older."""
     connection = event.connection
     session_id = event.report.tab_id or connection
-    known = next((s for s in draft.after.sessions if s.id == session_id), None)
+    known = draft.after.session_named(session_id)
     if known is not None and known.connection == connection:
         return known
     fresh = Session(session_id, connection, event.connected_at, presence="offline")
@@ -318,7 +331,12 @@ def _welcome(draft: _Draft, event: StatusReported, session: Session) -> None:
 def _apply(draft: _Draft, event: StatusReported, session: Session) -> None:
     """Take over what a report says."""
     report = event.report
-    session = _applied(session, event)
+    session = replace(
+        session,
+        attention=presence.attention_of(report.user_status),
+        seq=session.seq if report.seq is None else report.seq,
+        applied_at=event.received_at,
+    )
     if report.user_status == "offline":
         session = presence.left(session, event.received_at)
     else:
@@ -327,17 +345,6 @@ def _apply(draft: _Draft, event: StatusReported, session: Session) -> None:
     record = draft.after
     draft.change(last_seen=max(event.received_at, record.last_seen), **_news(record, event))
     _step(draft, "submit" if report.attempt_state == "submitted" else "report")
-
-
-def _applied(session: Session, event: StatusReported) -> Session:
-    """The session after its report was taken over; its lease is another matter."""
-    report = event.report
-    return replace(
-        session,
-        attention=presence.attention_of(report.user_status),
-        seq=session.seq if report.seq is None else report.seq,
-        applied_at=event.received_at,
-    )
 
 
 def _news(record: Participant, event: StatusReported) -> dict[str, Any]:
@@ -586,7 +593,7 @@ def _settle(draft: _Draft) -> Decision:
     if draft.after is before:
         return Decision(before, (), (*draft.effects, *draft.closing))
     _track_attention(draft)
-    _track_label(draft)
+    label_changed = _track_label(draft)
     check_at = _rolling_check(draft.after, draft.exam, draft.now)
     version = max(before.version + 1, int(draft.now * 1000))
     draft.change(version=version, check_at=check_at)
@@ -594,15 +601,15 @@ def _settle(draft: _Draft) -> Decision:
     wanted: list[effects.ParticipantEffect] = []
     if check_at is not None and check_at != before.check_at:
         wanted.append(effects.SetDeadline(after.key, check_at))
-    if visible(before) != visible(after):
+    if label_changed or visible(before) != visible(after):
         wanted.append(effects.PublishView(after.key, after.group))
     wanted += draft.effects
     wanted += draft.closing
-    entries = tuple(
+    entries = [
         Entry(*after.key, version, n, draft.event.received_at, kind, cause, **fields)
         for n, (kind, cause, fields) in enumerate(draft.lines)
-    )
-    return Decision(after, entries, tuple(wanted))
+    ]
+    return Decision(after, tuple(entries), tuple(wanted))
 
 
 def _track_attention(draft: _Draft) -> None:
@@ -624,8 +631,8 @@ def _track_attention(draft: _Draft) -> None:
         _flag(draft, "several_pages", sum(s.presence in LIVE for s in after.sessions) > 1)
 
 
-def _track_label(draft: _Draft) -> None:
-    """Journal a change of label; measure offline time, less what incidents account for."""
+def _track_label(draft: _Draft) -> bool:
+    """Journal a change of label, and say whether there is one; measure offline time, less what incidents account for."""
     before, after, at = draft.before, draft.after, draft.event.received_at
     was, is_now = before.label, after.label
     if is_now == "offline" and after.offline_since is None:
@@ -635,11 +642,12 @@ def _track_label(draft: _Draft) -> None:
         excused = incidents.seconds_in_incidents(draft.exam.incidents, since, until)
         draft.change(offline_since=None, offline_seconds=after.offline_seconds + until - since - excused)
     if was == is_now:
-        return
+        return False
     same_attempt = before.quiz_attempt_id == after.quiz_attempt_id
     if same_attempt and was in ("reconnecting", "offline") and is_now in ("active", "away"):
         draft.change(reconnects=after.reconnects + 1)
     draft.lines.append(("label", _cause(draft.event), {"before": was, "after": is_now}))
+    return True
 
 
 def _cause(event: ParticipantEvent) -> str:

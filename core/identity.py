@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from core.errors import TokenRejected
-from core.participant import ExamKey, ParticipantKey
+from core.participant import ExamKey, ParticipantKey, new_key
 
 Role: TypeAlias = Literal["student", "proctor", "bridge"]
 SUBPROTOCOL = "proctorwire"
@@ -39,7 +39,7 @@ class Principal(Struct, frozen=True, omit_defaults=True):
     def participant(self) -> ParticipantKey:
         """The one participant that a student's token is for."""
         assert self.role == "student"  # `verify` gives students exactly one exam
-        return ParticipantKey(self.school, self.quiz_ids[0], self.subject)
+        return new_key(ParticipantKey, (self.school, self.quiz_ids[0], self.subject))
 
     def may_watch(self, exam: ExamKey) -> bool:
         """Whether this is a proctor of the exam (or the bridge of a migration)."""

@@ -24,6 +24,10 @@ RUNNING: frozenset[Lifecycle] = frozenset(("in_progress", "paused"))
 SCHEMA = 1
 
 
+new_key = tuple.__new__
+"""For keys that are made at each report: `ParticipantKey(...)` is a Python function around it, at three times the price."""
+
+
 class ParticipantKey(NamedTuple):
     """Which participant: the unit of state, and the address of every event."""
 
@@ -34,7 +38,7 @@ class ParticipantKey(NamedTuple):
     @property
     def exam(self) -> ExamKey:
         """The exam that this participant takes."""
-        return ExamKey(self.school, self.quiz_id)
+        return new_key(ExamKey, (self.school, self.quiz_id))
 
 
 class ExamKey(NamedTuple):
@@ -42,9 +46,6 @@ class ExamKey(NamedTuple):
 
     school: str
     quiz_id: str
-
-
-_new_key = tuple.__new__  # at a third of the price of `ParticipantKey(...)`, which is a Python function around this
 
 
 class Session(
@@ -182,7 +183,7 @@ class Participant(
     @property
     def key(self) -> ParticipantKey:
         """The address of this record."""
-        return _new_key(ParticipantKey, (self.school, self.quiz_id, self.student_id))
+        return new_key(ParticipantKey, (self.school, self.quiz_id, self.student_id))
 
     @property
     def presence(self) -> Presence:
@@ -228,6 +229,13 @@ class Participant(
         """The connection that a command is sent to: of the connected session that reported last."""
         connected = [s for s in self.sessions if s.presence == "connected"]
         return max(connected, key=lambda s: s.applied_at).connection if connected else None
+
+    def session_named(self, session_id: str) -> Session | None:
+        """The session with this id."""
+        for session in self.sessions:
+            if session.id == session_id:
+                return session
+        return None
 
     def session_of(self, connection: str) -> Session | None:
         """The session that this connection carries, if it still does."""

@@ -28,6 +28,7 @@ from core.participant import ExamKey, Participant, ParticipantKey
 WORKER_LEASE_SECONDS = 3
 _COUNTS_FRESH_SECONDS = 15
 _OVERDUE_PER_LOOK = 500
+_SAVED_AT_ONCE = 500  # see save.lua
 
 
 class Waiting(NamedTuple):
@@ -51,15 +52,16 @@ class Save(Struct, frozen=True):
     """A participant to be saved, with all that goes into the same atomic step.
 
     `view` and `frames` are encoded, without one there is nothing to publish. `inbox_decided`: the last inbox event that this save
-    decides, to be removed with all before it.
+    decides, to be removed with all before it. `deadline_kept`: the record's deadline is the one that Redis has.
     """
 
     record: Participant
     epoch: int
     view: bytes | None = None
-    frames: tuple[bytes, ...] = ()
-    entries: tuple[Entry, ...] = ()
+    frames: Sequence[bytes] = ()
+    entries: Sequence[Entry] = ()
     inbox_decided: int | None = None
+    deadline_kept: bool = False
 
 
 class Appended(Struct, frozen=True):
@@ -174,44 +176,71 @@ class RedisBroker:
         )
 
     async def save(self, worker: str, saves: dict[ExamKey, list[Save]]) -> dict[ExamKey, list[bool]]:
-        """See `Broker`. One script an exam, all in one pipeline."""
-        calls = [self._save_call(worker, key, batch) for key, batch in saves.items()]
-        replies = await self.client.pipeline(calls)
-        results: dict[ExamKey, list[bool]] = {}
-        for key, reply in zip(saves, replies, strict=True):
-            if isinstance(reply, RedisReplyError):
-                raise reply
-            results[key] = [saved == 1 for saved in reply]
-        return results
+        """See `Broker`. One script an exam, all in one pipeline; where some are refused, once more for the others."""
+        refused: defaultdict[ExamKey, set[str]] = defaultdict(set)
+        parts = [
+            (key, batch[start : start + _SAVED_AT_ONCE])
+            for key, batch in saves.items()
+            for start in range(0, len(batch), _SAVED_AT_ONCE)
+        ]
+        while parts:
+            replies = await self.client.pipeline([self._save_call(worker, key, part) for key, part in parts])
+            again = []
+            for (key, part), reply in zip(parts, replies, strict=True):
+                if isinstance(reply, RedisReplyError):
+                    raise reply
+                if reply:
+                    gone = {part[number - 1].record.student_id for number in reply}
+                    refused[key] |= gone
+                    rest = [save for save in part if save.record.student_id not in gone]
+                    again += [(key, rest)] if rest else []
+            parts = again
+        return {
+            key: [save.record.student_id not in refused[key] for save in batch]
+            if key in refused
+            else [True] * len(batch)
+            for key, batch in saves.items()
+        }
 
     def _save_call(self, worker: str, key: ExamKey, batch: list[Save]) -> ScriptCall:
         keys = exam_keys(key)
         partition = partition_keys(keys.tag)
-        publishes = any(save.view is not None or save.frames for save in batch)
-        args: list[str | bytes | int | float] = [
-            worker,
-            keys.channel,
-            self._header(key) if publishes else b"",
-            f"{keys.ident}:",
-            keys.inbox(""),
-            len(batch),
-        ]
+        views: list[bytes] = []
+        frames: list[bytes] = []
+        entries: list[bytes] = []
+        records: list[Argument] = []
+        deadlines: list[Argument] = []
+        inboxes: list[Argument] = []
         for save in batch:
             record = save.record
-            args += (
-                record.student_id,
-                save.epoch,
-                participant.encode(record),
-                "" if record.check_at is None else record.check_at,
-                "" if save.inbox_decided is None else save.inbox_decided,
-                b"" if save.view is None else save.view,
-                len(save.frames),
-                *save.frames,
-                len(save.entries),
-                *(journal.encode(entry) for entry in save.entries),
-            )
+            student_id = record.student_id
+            records += (student_id, f"{worker} {save.epoch}", participant.encode(record))
+            if save.view is not None:
+                views.append(save.view)
+            if save.frames:
+                frames += save.frames
+            if save.entries:
+                entries += map(journal.encode, save.entries)
+            if not save.deadline_kept:
+                deadlines += ("" if record.check_at is None else record.check_at, keys.member(student_id))
+            if save.inbox_decided is not None:
+                inboxes += (keys.inbox(student_id), keys.member(student_id), save.inbox_decided)
+        publication = b""
+        if views or frames:
+            publication = b"\n".join((self._header(key), b",".join(views), *frames))
         return self.save_script(
-            (keys.records, keys.owners, partition.deadlines, partition.journal, partition.inboxes), args
+            (keys.records, keys.owners, partition.deadlines, partition.journal, partition.inboxes),
+            (
+                keys.channel,
+                publication,
+                b"\n".join(entries),
+                len(batch),
+                *records,
+                len(deadlines) // 2,
+                *deadlines,
+                len(inboxes) // 3,
+                *inboxes,
+            ),
         )
 
     def _header(self, key: ExamKey) -> bytes:

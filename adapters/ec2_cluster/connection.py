@@ -21,7 +21,7 @@ from base64 import b32encode
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from adapters.ec2_cluster.handshake import (
     Accepted,
@@ -194,7 +194,7 @@ class Connection:
 
     _wire: Wire
 
-    def __init__(self, listener: Listener, connection_id: str, peer: str, principal: object) -> None:
+    def __init__(self, listener: Listener, connection_id: str, peer: str, principal: Any) -> None:
         self.id = connection_id
         """Short, unique over all processes and restarts."""
         self.peer = peer
@@ -448,7 +448,7 @@ class Listener:
         )
         self._wheel.start()
 
-    def _connection(self, peer: str, principal: object) -> Connection:
+    def _connection(self, peer: str, principal: Any) -> Connection:
         self._ids += 1
         return Connection(self, f"{self._id_prefix}-{self._ids:x}", peer, principal)
 

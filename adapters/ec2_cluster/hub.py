@@ -9,6 +9,7 @@ drained, and then one snapshot.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Protocol
@@ -135,7 +136,7 @@ class Hub:
 
     def published(self, channel: bytes, payload: bytes) -> None:
         """A publication of an exam: `origin number`, views joined by commas, then frames, each after its group and a tab."""
-        exam = exam_of(channel.decode().split("}ex:", 1)[1])
+        exam = _exam_of_channel(channel)
         watched = self._exams.get(exam)
         if watched is None:
             return
@@ -253,6 +254,11 @@ class Hub:
             except RedisError as error:
                 log.warning("snapshot of %s: %s", exam.quiz_id, error)
                 await asyncio.sleep(_RETRY_SECONDS)
+
+
+@functools.lru_cache(maxsize=4096)
+def _exam_of_channel(channel: bytes) -> ExamKey:
+    return exam_of(channel.decode().split("}ex:", 1)[1])
 
 
 _views = msgspec.json.Decoder(list[messages.View])

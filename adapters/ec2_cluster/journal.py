@@ -144,7 +144,13 @@ class Carrier:
 
     def _keep(self, read: Iterable[Any]) -> int:
         found = [(stream, messages) for stream, messages in read or () if messages]
-        entries = [journal.decode(fields[b"e"]) for _, messages in found for _, fields in messages if fields]
+        entries = [
+            journal.decode(line)  # a save appends all its entries at once, one a line
+            for _, messages in found
+            for _, fields in messages
+            if fields
+            for line in fields[b"e"].split(b"\n")
+        ]
         if entries:
             self._ledger.write(entries)
         with self._redis.pipeline(transaction=False) as pipe:
@@ -156,7 +162,8 @@ class Carrier:
         return len(entries)
 
 
-def _open(ledger: str) -> SqliteLedger | DynamoLedger:
+def open_ledger(ledger: str) -> SqliteLedger | DynamoLedger:
+    """The ledger that a `journal` setting names."""
     place = ledger_place(ledger)
     if place is None:
         return SqliteLedger(ledger)
@@ -177,7 +184,7 @@ def run(redis_url: str, ledger_path: str, consumer: str, heartbeat: Callable[[],
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    ledger = _open(ledger_path)
+    ledger = open_ledger(ledger_path)
     carrier = Carrier(redis.Redis.from_url(redis_url), ledger, consumer)
     prepared, looked_at = False, 0.0
     while True:

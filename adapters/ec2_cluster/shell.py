@@ -20,6 +20,7 @@ from adapters.ec2_cluster.broker import Broker, Claimed, Save, Waiting
 from adapters.ec2_cluster.redis_client import RedisError
 from core import effects, messages
 from core.decide import decide, decide_exam
+from core.effects import Ack, Close, Forward, PublishCommandStatus, PublishMessage, PublishView, Send, SetDeadline
 from core.events import (
     CommandIssued,
     DeadlineReached,
@@ -56,11 +57,15 @@ class _Owned:
 
     __slots__ = (
         "after_save",
+        "deadline_kept",
         "entries",
         "epoch",
         "events",
+        "exam",
         "frames",
         "inbox_decided",
+        "inbox_emptied",
+        "key",
         "publish",
         "reading_inbox",
         "record",
@@ -68,9 +73,12 @@ class _Owned:
         "statuses",
     )
 
-    def __init__(self, record: Participant, epoch: int) -> None:
+    def __init__(self, key: ParticipantKey, record: Participant, epoch: int) -> None:
+        self.key = key
+        self.exam = key.exam
         self.record = record
         self.epoch = epoch
+        self.deadline_kept = False  # Redis is known to have the record's deadline
         self.events: list[ParticipantEvent] = []
         self.entries: list[Entry] = []
         self.after_save: list[effects.Send | effects.Close | effects.Ack | effects.Forward] = []
@@ -78,6 +86,7 @@ class _Owned:
         self.statuses: list[effects.PublishCommandStatus] = []
         self.publish = False
         self.inbox_decided = 0
+        self.inbox_emptied = 0  # up to this number Redis has taken events off
         self.reading_inbox = False
         self.saving = False
 
@@ -212,7 +221,7 @@ class Shell:
         self._own(key, claimed, orphaned)
 
     def _own(self, key: ParticipantKey, claimed: Claimed, orphaned: bool) -> None:
-        owned = _Owned(claimed.record or new_participant(key, HERE), claimed.epoch)
+        owned = _Owned(key, claimed.record or new_participant(key, HERE), claimed.epoch)
         self._owned[key] = owned
         self._of_exam[key.exam].add(key)
         if owned.record.check_at is not None:
@@ -279,42 +288,44 @@ class Shell:
 
     def _decide(self, owned: _Owned, event: ParticipantEvent, *, from_inbox: bool = False) -> None:
         before = owned.record
-        decision = decide(before, event, self.exams[before.key.exam], self._now())
-        owned.record = decision.participant
-        owned.entries += decision.entries
-        unsaved = owned.saving or before.key in self._dirty
-        immediate = decision.participant is before and not unsaved and not from_inbox
+        decision = decide(before, event, self.exams[owned.exam], self._now())
+        after = owned.record = decision.participant
+        if after.check_at != before.check_at:
+            owned.deadline_kept = False
+        if decision.entries:
+            owned.entries += decision.entries
         for effect in decision.effects:
             match effect:
-                case effects.SetDeadline():
-                    heapq.heappush(self._timers, (effect.at, effect.key))  # and in Redis, by the save
-                case effects.PublishView():
+                case PublishView():
                     owned.publish = True
-                case effects.PublishMessage():
-                    owned.frames.append(_grouped(effect.group, encode(effect.frame)))
-                case effects.PublishCommandStatus():
-                    owned.statuses.append(effect)
-                case effects.Send() | effects.Close() | effects.Ack() | effects.Forward():
+                case Ack() | Send() | Close() | Forward():
                     owned.after_save.append(effect)
+                case SetDeadline():
+                    heapq.heappush(self._timers, (effect.at, effect.key))  # and in Redis, by the save
+                case PublishMessage():
+                    owned.frames.append(_grouped(effect.group, encode(effect.frame)))
+                case PublishCommandStatus():
+                    owned.statuses.append(effect)
                 case _:
                     assert_never(effect)
-        if immediate:
+        if after is before and not (from_inbox or owned.saving or owned.key in self._dirty):
             performing, owned.after_save = owned.after_save, []
-            self._perform(before.key, performing)
+            self._perform(owned.key, performing)
             return
         if not from_inbox:
             owned.events.append(event)
-        self._dirty[before.key] = owned
-        self._wake()
+        if not self._dirty:
+            self._wake()
+        self._dirty[owned.key] = owned
 
     def _perform(self, key: ParticipantKey, performing: Iterable[effects.ParticipantEffect]) -> None:
         for effect in performing:
             match effect:
-                case effects.Send() | effects.Ack():
+                case Ack() | Send():
                     self._sockets.send(key.exam, effect.connection, encode(effect.frame))
-                case effects.Close():
+                case Close():
                     self._sockets.close(key.exam, effect.connection, effect.code, effect.reason)
-                case effects.Forward():
+                case Forward():
                     self._spawn(self._forward(effect))
                 case _:
                     raise AssertionError(f"{effect} is not performed after the save")
@@ -356,34 +367,34 @@ class Shell:
                 self._wake()
 
     async def _flush(self, dirty: dict[ParticipantKey, _Owned]) -> None:
-        saves: defaultdict[ExamKey, list[Save]] = defaultdict(list)
-        batches: defaultdict[ExamKey, list[_Batch]] = defaultdict(list)
-        for key, owned in dirty.items():
-            batch = _Batch(key, owned)
-            batches[key.exam].append(batch)
-            saves[key.exam].append(batch.save)
+        batches: dict[ExamKey, list[_Batch]] = {}
+        for owned in dirty.values():
+            batches.setdefault(owned.exam, []).append(_Batch(owned))
         try:
-            results = await self._broker.save(self.worker, dict(saves))
+            results = await self._broker.save(
+                self.worker, {exam: [batch.save for batch in found] for exam, found in batches.items()}
+            )
         except RedisError:
             # Saved or not, saving again is harmless: same owner and epoch, and entries have the same keys.
             for key, owned in dirty.items():
                 if self._owned.get(key) is owned:
                     self._dirty[key] = owned
-            for exam_batches in batches.values():
-                for batch in exam_batches:
+            for found in batches.values():
+                for batch in found:
                     batch.put_back()
             return
-        for exam, exam_batches in batches.items():
-            for batch, saved in zip(exam_batches, results[exam], strict=True):
+        for exam, found in batches.items():
+            for batch, saved in zip(found, results[exam], strict=True):
+                owned = batch.owned
                 if saved:
-                    batch.owned.saving = False
-                    self._perform(batch.key, batch.after_save)
+                    batch.kept()
+                    self._perform(owned.key, batch.after_save)
                 else:
-                    self._drop(batch.key, batch.owned)
-                    lost = [*batch.events, *batch.owned.events]
-                    batch.owned.events = []
+                    self._drop(owned.key, owned)
+                    lost = [*batch.events, *owned.events]
+                    owned.events = []
                     if lost:
-                        self._spawn(self._pass_on(batch.key, lost))
+                        self._spawn(self._pass_on(owned.key, lost))
 
     def release(self, exam: ExamKey) -> None:
         """Forget the participants of an exam that is closed, as far as they are saved; a late event brings one back."""
@@ -396,6 +407,7 @@ class Shell:
         """Redis may have come back empty: save everything that is owned again."""
         for key, owned in self._owned.items():
             owned.publish = True
+            owned.deadline_kept, owned.inbox_emptied = False, 0
             self._dirty[key] = owned
         if self._dirty:
             self._wake()
@@ -420,42 +432,40 @@ class Shell:
 class _Batch:
     """One participant in a flush: what goes into the save, taken off the owned copy so that the next events start anew."""
 
-    __slots__ = (
-        "after_save",
-        "entries",
-        "events",
-        "frames",
-        "inbox_decided",
-        "key",
-        "owned",
-        "publish",
-        "save",
-        "statuses",
-    )
+    __slots__ = ("after_save", "entries", "events", "frames", "owned", "publish", "save", "statuses")
 
-    def __init__(self, key: ParticipantKey, owned: _Owned) -> None:
-        self.key = key
+    def __init__(self, owned: _Owned) -> None:
         self.owned = owned
         self.events, owned.events = owned.events, []
-        self.entries, owned.entries = owned.entries, []
         self.after_save, owned.after_save = owned.after_save, []
+        self.entries, owned.entries = owned.entries, []
         self.frames, owned.frames = owned.frames, []
         self.statuses, owned.statuses = owned.statuses, []
         self.publish, owned.publish = owned.publish, False
         owned.saving = True
+        record = owned.record
         self.save = Save(
-            record=owned.record,
-            epoch=owned.epoch,
-            view=encode_value(view(owned.record)) if self.publish else None,
-            frames=(*self.frames, *_status_frames(self.statuses)),
-            entries=tuple(self.entries),
-            inbox_decided=owned.inbox_decided or None,
+            record,
+            owned.epoch,
+            encode_value(view(record)) if self.publish else None,
+            [*self.frames, *_status_frames(self.statuses)] if self.statuses else self.frames,
+            self.entries,
+            owned.inbox_decided if owned.inbox_decided > owned.inbox_emptied else None,
+            owned.deadline_kept,
         )
+
+    def kept(self) -> None:
+        """Known to be saved."""
+        owned = self.owned
+        owned.saving = False
+        owned.inbox_emptied = self.save.inbox_decided or owned.inbox_emptied
+        if owned.record.check_at == self.save.record.check_at:
+            owned.deadline_kept = True
 
     def put_back(self) -> None:
         """Not known to be saved: everything goes into the next one."""
         owned = self.owned
-        owned.saving = False
+        owned.saving = owned.deadline_kept = False
         owned.events = [*self.events, *owned.events]
         owned.entries = [*self.entries, *owned.entries]
         owned.after_save = [*self.after_save, *owned.after_save]

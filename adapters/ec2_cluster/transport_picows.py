@@ -93,9 +93,11 @@ def _feed(protocol: Any, data: bytes) -> None:
 class PicowsWire(WSListener):
     """The frames of one connection."""
 
-    __slots__ = ("_buffered", "_connection", "_transport")
+    __slots__ = ("_connection", "_transport", "buffered_bytes")
 
     _transport: WSTransport
+    buffered_bytes: Callable[[], int]
+    """Bytes the kernel has not taken yet: the socket's own method, since it is asked at each send."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -104,6 +106,7 @@ class PicowsWire(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         """The handshake is answered."""
         self._transport = transport
+        self.buffered_bytes = transport.underlying_transport.get_write_buffer_size
         # The headers of the handshake would stay for as long as the connection.
         transport.request.headers = _NO_HEADERS
         transport.response.headers = _NO_HEADERS
@@ -145,20 +148,20 @@ class PicowsWire(WSListener):
 
     def send_text(self, payload: bytes) -> None:
         """Queue one text message as one frame."""
-        self._send(_TEXT, payload)
+        if len(payload) <= _COPIED_BYTES:
+            self._transport.send(_TEXT, payload)
+        else:
+            self._send_large(_TEXT, payload)
 
     def send_binary(self, payload: bytes) -> None:
         """Queue one binary message as one frame."""
-        self._send(_BINARY, payload)
+        self._send_large(_BINARY, payload)
 
-    def _send(self, kind: WSMsgType, payload: bytes) -> None:
-        if len(payload) <= _COPIED_BYTES:
-            self._transport.send(kind, payload)
-        else:
-            # `send` would queue a view of its one header buffer, which the next `send` overwrites while the socket is full.
-            frame = bytearray(_HEADER_ROOM)
-            frame += payload
-            self._transport.send_reuse_external_bytearray(kind, frame, _HEADER_ROOM)
+    def _send_large(self, kind: WSMsgType, payload: bytes) -> None:
+        """`send` would queue a view of its one header buffer, which the next `send` overwrites while the socket is full."""
+        frame = bytearray(_HEADER_ROOM)
+        frame += payload
+        self._transport.send_reuse_external_bytearray(kind, frame, _HEADER_ROOM)
 
     def send_ping(self) -> None:
         """Queue an empty ping."""
@@ -171,10 +174,6 @@ class PicowsWire(WSListener):
     def send_close(self, code: int, reason: bytes) -> None:
         """Queue a close frame; nothing can be sent after it."""
         self._transport.send_close(code, reason)  # type: ignore[arg-type]  # any integer is taken
-
-    def buffered_bytes(self) -> int:
-        """Bytes the kernel has not taken yet."""
-        return self._transport.underlying_transport.get_write_buffer_size()
 
     def finish(self) -> None:
         """Close the socket once everything queued is out."""

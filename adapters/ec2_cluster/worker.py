@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import random
 import signal
 import socket
 from collections.abc import Callable, Coroutine
-from typing import Literal, cast
+from typing import Literal
 
 import uvloop
 
@@ -116,7 +117,7 @@ class Worker:
         self.listener.stop_accepting()
         window = self.settings.drain_seconds
         for connection in list(self.listener.connections.values()):
-            client = cast(_Client, connection.principal)
+            client: _Client = connection.principal
             after = random.uniform(0, window)  # noqa: S311 - spreading load, not guarding a secret
             if client.has_reported:
                 event = events.ReconnectOrdered(
@@ -162,7 +163,7 @@ class Worker:
 
     def opened(self, connection: Connection) -> None:
         """Name the connection so that any worker can address it."""
-        client = cast(_Client, connection.principal)
+        client: _Client = connection.principal
         connection.connected_at = self.clock.now()
         client.name = f"{self.worker}/{connection.id}"
         client.source = Source(client.name, connection.connected_at, client.source.principal)
@@ -170,7 +171,7 @@ class Worker:
 
     def received(self, connection: Connection, payload: bytes) -> None:
         """One frame: read, checked, and brought to where it is decided."""
-        client = cast(_Client, connection.principal)
+        client: _Client = connection.principal
         try:
             self._routed(connection, client, messages.decode(payload))
             client.errors = 0
@@ -180,7 +181,7 @@ class Worker:
     def too_big(self, connection: Connection) -> None:
         """A frame over the limit was dropped; the socket stays."""
         message = f"the frame is over {MAX_MESSAGE_BYTES} bytes; send less at a time"
-        self._answer_error(connection, cast(_Client, connection.principal), Malformed("too_big", message))
+        self._answer_error(connection, connection.principal, Malformed("too_big", message))
 
     def writable(self, connection: Connection) -> None:
         """A slow proctor can be shown things again."""
@@ -188,7 +189,7 @@ class Worker:
 
     def closed(self, connection: Connection, code: int, reason: str, by_us: bool) -> None:
         """The socket is gone: what that means for a student is decided by their record."""
-        client = cast(_Client, connection.principal)
+        client: _Client = connection.principal
         self._by_name.pop(client.name, None)
         if client.source.principal.role != "student":
             self.hub.gone(connection)
@@ -211,11 +212,12 @@ class Worker:
 
     def _routed(self, connection: Connection, client: _Client, frame: messages.ClientFrame) -> None:
         now = self.clock.now()
-        match route(frame, client.source, now):
-            case events.Addressed(key, event):
-                first = not client.has_reported and isinstance(event, events.StatusReported)
+        routed = route(frame, client.source, now)
+        match routed:
+            case events.Addressed():
+                first = not client.has_reported and isinstance(routed.event, events.StatusReported)
                 client.has_reported = client.has_reported or first
-                self.shell.handle(key, event, claim=first)
+                self.shell.handle(routed.key, routed.event, claim=first)
             case effects.Subscribe(watched, _, groups):
                 self._spawn(self.hub.join(watched, connection, groups))
             case effects.Unsubscribe(watched, _):
@@ -378,7 +380,7 @@ class Worker:
     def _close_expired_proctors(self) -> None:
         now = self.clock.now()
         for connection in list(self._by_name.values()):
-            principal = cast(_Client, connection.principal).source.principal
+            principal = connection.principal.source.principal
             if principal.role == "proctor" and principal.expires_at + _PROCTOR_GRACE_SECONDS < now:
                 connection.close(CloseCode.TOKEN, "the token has expired")
 
@@ -435,6 +437,10 @@ async def _run(worker: str, settings: ClusterSettings, sock: socket.socket, hear
     loop.add_signal_handler(signal.SIGINT, end, False)
     process = Worker(worker, settings)
     await process.start(sock)
+    # Records and decisions form no cycles: what is garbage is freed at once, and the collector only looks at it in vain.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
     def beat() -> None:
         heartbeat()
