@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+import tools
 from browser_pages import WAIT_MS, Site, serve_pages
 from deployments import QUICK, ClusterDeployment, Deployment, ServerlessDeployment
 from playwright.async_api import Browser, async_playwright, expect
@@ -30,8 +30,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert path, "these tests need Chromium; on Debian: apt-get install chromium"
+    path = tools.program("chromium", "chromium-browser", "google-chrome", package="chromium")
     expect.set_options(timeout=WAIT_MS)
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=path, args=_FLAGS)

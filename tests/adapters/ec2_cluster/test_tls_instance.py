@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import http.client
 import json
-import shutil
 import signal
 import ssl
 import subprocess
 import sys
 
+import certificates
 import pytest
 
 from adapters.ec2_cluster.config import new_secret
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl program to make a certificate")
 def test_health_is_answered_over_tls_and_not_without(tmp_path):
-    made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
-    named = "-addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem"
-    subprocess.run(["openssl", *made.split(), *named.split()], cwd=tmp_path, check=True, capture_output=True)
+    certificate = certificates.for_localhost(tmp_path)
     environment = {
         "PATH": "/usr/bin:/bin",
         "PROCTORWIRE_TOKEN_SECRET": new_secret(),
         "PROCTORWIRE_PORT": "0",
         "PROCTORWIRE_DATA_DIR": str(tmp_path),
-        "PROCTORWIRE_TLS_CERTIFICATE": str(tmp_path / "cert.pem"),
-        "PROCTORWIRE_TLS_KEY": str(tmp_path / "key.pem"),
+        "PROCTORWIRE_TLS_CERTIFICATE": str(certificate.chain),
+        "PROCTORWIRE_TLS_KEY": str(certificate.key),
         "PROCTORWIRE_DIE_WITH_PARENT": "1",
     }
     with subprocess.Popen(
@@ -35,7 +32,7 @@ def test_health_is_answered_over_tls_and_not_without(tmp_path):
         try:
             ready = json.loads(server.stdout.readline())
             assert ready["url"].startswith("wss://")
-            trusting = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+            trusting = ssl.create_default_context(cafile=str(certificate.authority))
             over_tls = http.client.HTTPSConnection("localhost", ready["port"], timeout=10, context=trusting)
             over_tls.request("GET", "/readyz")
             assert over_tls.getresponse().status == 200

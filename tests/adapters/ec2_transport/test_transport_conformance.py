@@ -2,10 +2,8 @@
 
 import asyncio
 
-import pytest
+import kosoku
 from transport_peers import Recorder
-
-kosoku = pytest.importorskip("kosoku")
 
 # The transport looks one frame ahead, so a frame right behind a close turns its answer from 1000 into 1002: harmless.
 KNOWN = {"picows": {"7.1.2"}, "websockets": {"7.1.5"}}

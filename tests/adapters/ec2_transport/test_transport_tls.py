@@ -1,28 +1,21 @@
 import asyncio
-import shutil
 import ssl
-import subprocess
 
+import certificates
 import pytest
 from transport_peers import TEXT, Peer, Recorder
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl program to make a certificate")
-    home = tmp_path_factory.mktemp("tls")
-    made = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
-    named = "-addext subjectAltName=DNS:localhost -keyout key -out cert"
-    subprocess.run(["openssl", *made.split(), *named.split()], cwd=home, check=True, capture_output=True)
-    return home / "cert", home / "key"
+    return certificates.for_localhost(tmp_path_factory.mktemp("tls"))
 
 
 async def test_sockets_over_tls(serve, certificate):
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(*certificate)
+    server.load_cert_chain(certificate.chain, certificate.key)
     served = await serve(Recorder(), tls=server, message_bytes=32 * 1024)
-    client = ssl.create_default_context(cafile=str(certificate[0]))
+    client = ssl.create_default_context(cafile=str(certificate.authority))
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port, ssl=client, server_hostname="localhost")
     peer = Peer(reader, writer)
     assert (await peer.request("/ws", Connection="keep-alive, Upgrade"))[0] == 101

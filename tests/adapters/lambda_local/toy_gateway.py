@@ -21,7 +21,7 @@ def function(handler, **settings):
     return Function(handler=f"toy_handlers:{handler}", task_root=HERE, **settings)
 
 
-async def until(condition, seconds=10.0):
+async def until(condition, seconds=30.0):
     """Wait until `condition()` is true and return what it returned."""
     deadline = time.monotonic() + seconds
     while not (result := condition()):
