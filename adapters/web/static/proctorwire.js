@@ -27,7 +27,7 @@
   const ANSWER_MS = 10_000; // a socket that leaves a question unanswered for so long is dead, whatever its state says
   const CONNECT_MS = 8_000;
   const STABLE_MS = 60_000; // a connection that lasted this long starts the back-off again
-  const RETRY_MS = [1_000, 30_000];
+  const RETRY_MS = [2_000, 30_000]; // full jitter from the first try on: whole classes lose the network, and get it back, together
   const PROGRESS_MS = 1_000;
   const TOKEN_MARGIN_MS = 300_000;
   const HIDDEN_MS = 60_000;
@@ -253,11 +253,11 @@
     }
 
     /** We may have slept, or the network may be back: try now, and doubt the socket. */
-    function wake() {
+    function wake(within = 0) {
       if (leaving || stopped || !saved) return;
       failures = 0;
       look();
-      if (!isLive()) dial(0);
+      if (!isLive()) dial(Math.random() * within);
       else beat(true);
     }
 
@@ -265,7 +265,7 @@
       [document, "visibilitychange", () => (hidden() ? look() : wake())],
       [window, "focus", look],
       [window, "blur", look],
-      [window, "online", wake],
+      [window, "online", () => wake(RETRY_MS[0])],
       [document, "freeze", () => ((frozen = true), look())],
       [document, "resume", () => ((frozen = false), wake())],
       [window, "pageshow", event => event.persisted && ((leaving = false), wake())],
