@@ -22,7 +22,7 @@ def plan_page(days: Sequence[Day], results: Sequence[DayResult]) -> str:
             _summary(day, results),
             _sizes(results),
             *([_by_size(results)] if len(results) > 1 else []),
-            *_hours(day, largest),
+            *hours(day, largest),
             _crossings(largest),
             _method(day),
         ),
@@ -155,7 +155,8 @@ def _by_size(results: Sequence[DayResult]) -> Markup:
     )
 
 
-def _hours(day: Day, result: DayResult) -> list[Markup]:
+def hours(day: Day, result: DayResult) -> list[Markup]:
+    """One section with a plot and a table for each of connections, instances, CPU, delivery, dollars and credits."""
     samples = result.samples
     x = _clock_axis(samples)
     made = [

@@ -292,8 +292,8 @@ def _percents() -> tuple[Percent, ...]:
     )
 
 
-def big_exam(prices: Prices, calibration: Calibration, given: Assumptions) -> BigExam:
-    """10,000 students, the surge at six, on t3a.small behind a scaler that starts from one instance, as theirs."""
+def big_day(prices: Prices, calibration: Calibration, given: Assumptions) -> Day:
+    """The day of Figures 8 and 9."""
     exam = Exam(
         students=BIG_STUDENTS,
         hours=6.0,
@@ -303,7 +303,12 @@ def big_exam(prices: Prices, calibration: Calibration, given: Assumptions) -> Bi
         changes_per_hour=120.0,
         arrival_minutes=20.0,
     )
-    day = Day(exam, calibration, prices, msgspec.structs.replace(given, instance_type=INSTANCE))
+    return Day(exam, calibration, prices, msgspec.structs.replace(given, instance_type=INSTANCE))
+
+
+def big_exam(prices: Prices, calibration: Calibration, given: Assumptions) -> BigExam:
+    """10,000 students, the surge at six, on t3a.small behind a scaler that starts from one instance, as theirs."""
+    day = big_day(prices, calibration, given)
     ours = simulate(day)
     each = rates(day)
     instance = prices.instance(INSTANCE)
@@ -317,7 +322,7 @@ def big_exam(prices: Prices, calibration: Calibration, given: Assumptions) -> Bi
         our_instances=ours.most_instances,
         steady_instances=ours.steady_instances,
         with_redundancy=max(2, ours.most_instances + 1),
-        updates_a_second=BIG_STUDENTS / exam.interval,
+        updates_a_second=BIG_STUDENTS / day.exam.interval,
         students_an_instance=an_instance,
         their_students_an_instance=BIG_STUDENTS / BIG_INSTANCES,
         day=ours,

@@ -27,9 +27,11 @@ from compare.commands.common import (
     json_option,
     option,
     print_json,
+    write_page,
 )
 from compare.dayplan import clock
 from compare.page import amount, milliseconds, money
+from compare.paperpage import paper_page
 from compare.prices import Prices, load_prices
 from compare.result import Result
 
@@ -49,6 +51,12 @@ PARTS = ("a", "b", "c", "d")
     help="Price table written by `compare prices refresh`.",
 )
 @calibration_option
+@click.option(
+    "--page",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write a page, with plots of the exam of 10,000.",
+)
 @json_option
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def paper_command(
@@ -56,6 +64,7 @@ def paper_command(
     parts: tuple[str, ...],
     price_file: Path | None,
     calibration_file: Path | None,
+    page: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -68,6 +77,7 @@ def paper_command(
     Example:
       compare paper
       compare paper --part a --part c
+      compare paper --minutes 0 --page paper.html
       compare paper --part b --minutes 30
     """
     if not 0 <= minutes <= 240:
@@ -86,6 +96,9 @@ def paper_command(
             found["d"] = paper.big_exam(prices, known, given)
         if "b" in wanted and minutes:
             found["b"] = paper.stress_test(_run(minutes, show=not quiet and not as_json), minutes, prices, given)
+    if page is not None:
+        write_page(page, paper_page(found, paper.big_day(prices, known, given)), "--page")
+        click.echo(f"Page {page}\n", err=True)
     if as_json:
         print_json(dict(sorted(found.items())))
         return
@@ -100,8 +113,10 @@ def paper_command(
 
 def _sources(prices: Prices, known: Calibration) -> str:
     return (
-        f"Prices of {prices.region} as of {prices.as_of}; {known.source}. Figures of the study: E. C. Nugroho, A Horizontally "
-        "Scalable WebSocket Architecture for Cost-Effective Online Examination Proctoring System on AWS Cloud Infrastructure."
+        f"Prices of {prices.region} as of {prices.as_of}; {known.source}. Figures of the study: E. C. Nugroho, A "
+        f"Horizontally "
+        "Scalable WebSocket Architecture for Cost-Effective Online Examination Proctoring System on AWS Cloud "
+        "Infrastructure."
     )
 
 
@@ -224,8 +239,10 @@ def _show_b(found: paper.StressTest, out: Console) -> None:
         table.add_row(f"{row.name}, {row.unit}", *cells, f"{row.basis}: {row.words}")
     out.print(table)
     out.print(
-        f"   A message took {found.their_cpu_ms_a_message:.1f} ms of CPU there (65 % of four vCPUs for 200 a second) and takes "
-        f"{found.our_cpu_ms_a_message:.2f} ms here (modelled for a t3a vCPU; our pages send heartbeats where nothing changed). "
+        f"   A message took {found.their_cpu_ms_a_message:.1f} ms of CPU there (65 % of four vCPUs for 200 a "
+        f"second) and takes "
+        f"{found.our_cpu_ms_a_message:.2f} ms here (modelled for a t3a vCPU; our pages send heartbeats where "
+        f"nothing changed). "
         f"Lost: {found.lost}.",
         highlight=False,
     )
@@ -238,16 +255,20 @@ def _show_c(found: paper.MonthBill, out: Console) -> None:
     _head(out, "c  Table 2: a month before and after")
     for percent in found.percents:
         out.print(
-            f"   {percent.what:12} printed {percent.printed:+.1f} %, from its dollars {percent.computed:+.2f} %: {percent.words}",
+            f"   {percent.what:12} printed {percent.printed:+.1f} %, from its dollars {percent.computed:+.2f} %: "
+            f"{percent.words}",
             highlight=False,
         )
     out.print(
-        f"   WebSocket's part of the old bill is {money(found.websocket_usd)}. {found.sittings:.1f} sittings of 10,000 students "
-        f"and 3 hours explain it, each message in and on to one proctor: {found.messages / 1e9:.2f} billion messages (assumed).",
+        f"   WebSocket's part of the old bill is {money(found.websocket_usd)}. {found.sittings:.1f} sittings of "
+        f"10,000 students "
+        f"and 3 hours explain it, each message in and on to one proctor: {found.messages / 1e9:.2f} billion "
+        f"messages (assumed).",
         highlight=False,
     )
     out.print(
-        f"   The total falls by $1,846.51, the two columns by $919.11: {money(found.others_usd)} of the saving is in neither. "
+        f"   The total falls by $1,846.51, the two columns by $919.11: {money(found.others_usd)} of the saving is "
+        f"in neither. "
         f"Lambda, DynamoDB and logs of such messages cost {money(found.handlers_usd)} on our serverless side (modelled), "
         "which would explain most of it.",
         highlight=False,
@@ -280,19 +301,23 @@ def _show_d(found: paper.BigExam, out: Console) -> None:
     )
     worst = max(found.day.samples, key=lambda sample: sample.busiest_cpu)
     out.print(
-        f"   The fullest instance is at {worst.busiest_cpu:.0%} at {clock(worst.hour)}, when {worst.joins_a_second:,.0f} join "
+        f"   The fullest instance is at {worst.busiest_cpu:.0%} at {clock(worst.hour)}, when "
+        f"{worst.joins_a_second:,.0f} join "
         f"in a second; delivery within {found.day.worst_cluster_p95_ms:,.0f} ms for 19 of 20; the day costs "
         f"{money(found.day.cluster_usd)}.",
         highlight=False,
     )
     slow = found.their_cpu
     out.print(
-        f"   With the CPU that Table 1 says a message took, the same scaler needs {slow.steady_instances} instances for it and "
-        f"starts {slow.most_instances} in the surge; twelve would be {found.their_busy_percent:.0f} % busy, so that their two "
+        f"   With the CPU that Table 1 says a message took, the same scaler needs {slow.steady_instances} instances "
+        f"for it and "
+        f"starts {slow.most_instances} in the surge; twelve would be {found.their_busy_percent:.0f} % busy, so that "
+        f"their two "
         "figures do not quite fit together.",
         highlight=False,
     )
     out.print(
-        "   Our coefficients were measured with up to 2,000 students and a t3a vCPU is taken to be 2.5 times slower (assumed).\n",
+        "   Our coefficients were measured with up to 2,000 students and a t3a vCPU is taken to be 2.5 times slower "
+        "(assumed).\n",
         highlight=False,
     )

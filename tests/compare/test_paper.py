@@ -135,3 +135,14 @@ def test_bad_input_is_one_line_and_exit_code_2(run, arguments, says):
     shown = run("paper", *arguments)
     assert shown.exit_code == 2
     assert says in shown.output
+
+
+def test_the_page_has_all_parts_and_plots(run, tmp_path):
+    path = tmp_path / "paper.html"
+    shown = run("paper", "--minutes", "0", "--page", str(path))
+    assert shown.exit_code == 0, shown.output
+    page = path.read_text()
+    for words in ("a  Its example", "c  Table 2", "d  Figures 8 and 9", "<h2>Instances</h2>", "+72.75 %"):
+        assert words in page
+    for title in page.split("<title>")[2:]:
+        assert title.split("</title>")[0].startswith("Modelled")
