@@ -17,7 +17,7 @@ from compare.bill import Bill, Capacity, CostLine, ModeCost, Sensitivity, Varian
 from compare.calibration import Calibration
 from compare.cost import CostError, ExamPlan, cheapest_type, cluster_cost, serverless_cost
 from compare.latency import cluster_way, serverless_way
-from compare.model import Exam, cluster_usage, serverless_usage
+from compare.model import MOST_STUDENTS, Exam, cluster_usage, serverless_usage
 from compare.prices import PriceError, Prices
 from compare.quotas import Limit, limits
 from compare.stretch import HOURS_PER_MONTH, stretch_serverless
@@ -252,7 +252,7 @@ def _redundant(case: Case) -> float:
 def flips(case: Case) -> tuple[Flip, ...]:
     """Exams a month, students and interval at which the other deployment becomes the cheaper one."""
     most = max(1.0, HOURS_PER_MONTH / (case.exam.hours + 1))
-    students = float(max(20_000, case.exam.students * 10))
+    students = float(min(MOST_STUDENTS, max(20_000, case.exam.students * 10)))
     shortest, longest = 1.0, 120.0
     return (
         _flip("exams a month", case.exams_per_month, 0.0, most, case, _with_exams),

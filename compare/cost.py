@@ -263,7 +263,9 @@ def cheapest_type(
             continue
     if not found:
         raise CostError("no instance type with a price in this region carries such an exam")
-    return tuple(sorted(found, key=lambda pair: pair[1].month.usd))
+    # where bills are equal, because nothing runs or a credit pays for it, the smaller instance
+    hourly = {name: prices.price("ec2", name).first_usd for name, _ in found}
+    return tuple(sorted(found, key=lambda pair: (round(pair[1].month.usd, 6), hourly[pair[0]])))
 
 
 class MoneyVerdict(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ AckPolicy = Literal["all", "changes", "none"]
 ClientKind = Literal["proctorwire", "paper"]
 """`paper`: Figure 4 in full every interval and no heartbeat. `proctorwire`: a report when something changed, else a heartbeat."""
 
+MOST_STUDENTS = 5_000_000
 PAGE_BYTES = 96 * 1024
 STEP_BYTES = 32 * 1024
 SWEEP_SECONDS = 10.0
@@ -52,7 +53,7 @@ class Exam(msgspec.Struct, frozen=True):
     def checked(self) -> "Exam":
         """Itself, or CostError in one line that names the option."""
         limits = (
-            ("--students", self.students, 1, 5_000_000),
+            ("--students", self.students, 1, MOST_STUDENTS),
             ("--hours", self.hours, 0.05, 24),
             ("--exams", self.exams, 1, 10_000),
             ("--proctors-per-exam", self.proctors_per_exam, 0, 1_000),

@@ -15,6 +15,7 @@ from compare.assumptions import CPU_FACTORS
 from compare.bill import Bill, CostLine, Variant
 from compare.latency import Way, cluster_way, serverless_way
 from compare.markup import Markup, element, join
+from compare.model import MOST_STUDENTS
 from compare.page import (
     BASIS_WORDS,
     VARIANT_STYLES,
@@ -220,7 +221,7 @@ def _meeting_mark(at: float, case: Case, **fields: float) -> Mark:
 
 def _students(case: Case, found: Advice) -> Markup:
     meeting = next(flip for flip in found.flips if flip.what == "students")
-    low, high = 10.0, float(max(10_000, 4 * case.exam.students))
+    low, high = 10.0, float(min(MOST_STUDENTS, max(10_000, 4 * case.exam.students)))
     grid = {round(low * (high / low) ** (step / POINTS)) for step in range(POINTS + 1)}
     values = sorted({float(max(case.exam.exams, number)) for number in grid} | {float(case.exam.students)})
     lines = _lines(case, values, lambda given, value: _with(given, students=round(value)))

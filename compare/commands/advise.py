@@ -176,11 +176,12 @@ def show(found: Advice, out: Console) -> None:
     winner, other = ("Serverless", "the cluster") if found.cheaper == "lambda" else ("The cluster", "serverless")
     usd = {way.variant: way.usd for way in found.ways}
     pair = sorted((usd["pay per use"], usd[found.servers]))
+    students = "1 student" if exam.students == 1 else f"{exam.students:,} students"
     sittings = "1 sitting" if found.exams_per_month == 1 else f"{found.exams_per_month:g} sittings"
     out.print(
         Text.assemble(
             (f"{winner} is cheaper: {money(pair[0])} a month, {other} {money(pair[1])}", "bold"),
-            f" ({found.saves_percent:.0f} % less), for {sittings} of {exam.hours:g} h with {exam.students:,} students, "
+            f" ({found.saves_percent:.0f} % less), for {sittings} of {exam.hours:g} h with {students}, "
             f"servers {found.servers}, prices of {found.region}.\n",
         )
     )
@@ -240,6 +241,10 @@ def flip_lines(found: Advice) -> Iterator[str]:
         yield f"a second instance, so that losing one harms nobody: the cluster costs {money(found.redundant_usd)}, {word}"
 
 
+def _plain(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:g}"
+
+
 def _flip_line(flip: Flip, found: Advice) -> str:
     names = {"lambda": "serverless", "ec2": "the cluster"}
     unit = f" {flip.unit}" if flip.unit else ""
@@ -253,7 +258,7 @@ def _flip_line(flip: Flip, found: Advice) -> str:
         words = f"{above} is cheaper from the first on"
     else:
         words = f"up to {math.floor(flip.at):,} {below} is cheaper, from {math.floor(flip.at) + 1:,} on {above}"
-    line = f"{flip.what}: {words} (now {flip.now:,g}{unit})"
+    line = f"{flip.what}: {words} (now {_plain(flip.now)}{unit})"
     if flip.what == "exams a month":
         one, two = found.break_even_range
         ends = sorted(f"{value:.1f}" if value is not None else "never" for value in (one, two))
