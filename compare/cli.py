@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from compare import run as running
 from compare.commands import register
+from compare.commands.scenarios import scenario_option
 from compare.report import terminal_table
 from compare.result import MODE_NAMES, encode_result
 from compare.run import BadInput, Comparison, Options, Phase, generator_words
@@ -44,6 +45,7 @@ def _option(name: str, default: Any, help: str, **more: Any) -> Callable[[Comman
 
 
 @compare.command("run")
+@scenario_option("run")
 @_option("--students", _DEFAULTS.students, "Students of all exams together.", type=int)
 @_option("--exams", _DEFAULTS.exams, "Exams at the same time.", type=int)
 @_option("--proctors-per-exam", _DEFAULTS.proctors_per_exam, "Proctors who watch each exam.", type=int)
@@ -94,6 +96,7 @@ def run_command(output: Path, as_json: bool, quiet: bool, **given: Any) -> int:
     \b
     Example:
       compare run --students 200 --duration 30
+      compare run --scenario small-school
       compare run --mode ec2 --client paper --students 1000 --exams 1 --instances 2
       compare run --mode lambda --lambda-url wss://abc.execute-api.ap-southeast-1.amazonaws.com/live --token-secret "$SECRET"
     """

@@ -6,6 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from compare.cli import compare
 from compare.commands import register
 from compare.run import Options, checked
 from compare.scenario import (
@@ -145,3 +146,10 @@ def test_a_recording_is_advised_on(run, tmp_path):
 def test_a_mistake_in_a_recording_names_its_line(text, says):
     with pytest.raises(ScenarioError, match=says):
         scenario_from_trace(text.splitlines(), "x")
+
+
+def test_a_run_takes_its_part_of_a_scenario():
+    command = compare.commands["run"]
+    taken = command.make_context("run", ["--scenario", "small-school", "--seed", "7"]).params
+    assert (taken["students"], taken["exams"], taken["duration"]) == (120, 4, 60.0)
+    assert (taken["hours"], taken["exams_per_month"], taken["seed"]) == (1.5, 8.0, 7)
