@@ -10,7 +10,11 @@ stacks.py       change sets, their progress, outputs, deletion
 settings.py     what a deployment is told, and which parameter of which template that becomes
 cost.py         what a template's resources cost while nobody uses them
 check.py        what is missing in an account, each with its fix
-rehearse.py     the serverless stack on an emulated AWS, with a student and a proctor talking through it
+account.py      clients of an AWS account; credentials that are missing, in one line
+operate.py      up, down and looking: the steps behind the command
+rehearse.py     the stacks on an emulated AWS, with a student and a proctor talking through the serverless one
+fleet.py        instances on this machine, behind a balancer: health checks, scale-out, drain
+names.py  lock.py   what stacks are called; the wheels that go into the artifacts
 cli.py          the `deploy` command
 ```
 Each stage is a shared stack and one or two of the others, named `proctorwire-STAGE-shared`, `-lambda` and `-ec2`.

@@ -212,6 +212,8 @@ def rehearse(mode: str) -> None:
     """Create, use, change and delete the stacks on an emulated AWS on this machine. Needs no account.
 
     A student and a proctor talk through the serverless stack, and each request of a function is checked against its role.
+    For EC2 a fleet of instances stands behind a balancer, in network namespaces if you are root: health check, scale-out,
+    drain and scale-in.
 
     \b
     Example:

@@ -26,6 +26,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from adapters.lambda_apigw.local.ministack import MiniStack, MiniStackError
 from deploy import templates
+from deploy.fleet import FleetError, rehearse_fleet
 from deploy.names import MODES, Mode, Part, stack_name
 from deploy.package import copy_sources, write_zip
 from deploy.settings import new_school_key, shared_outputs
@@ -51,6 +52,7 @@ ADAPTATIONS: dict[str, tuple[str, ...]] = {
         "no instance is started: the group, its template and policies are made, and stay empty",
         "the image is named by itself: MiniStack has no public parameters of AMIs",
         "the health check of Route 53 is left out: MiniStack does not know the type",
+        "the fleet of instances stands on this machine, behind a balancer of our own, with shorter waits",
     ),
 }
 """What differs from a deployment on AWS."""
@@ -88,6 +90,11 @@ def adapted_ec2(template: Template) -> Template:
 def rehearse(say: Say, modes: Sequence[Mode] = MODES) -> None:
     """Play the life of these deployments through. Raises RehearsalError."""
     asyncio.run(_with_ministack(say, modes))
+    if "ec2" in modes:
+        try:
+            rehearse_fleet(say)
+        except FleetError as error:
+            raise RehearsalError(f"fleet: {error}") from error
 
 
 async def _with_ministack(say: Say, modes: Sequence[Mode]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tools import program
 
 from adapters.ec2_cluster.config import read_settings
 from adapters.ec2_cluster.web import read_web_settings
@@ -24,10 +25,15 @@ UNITS = sorted(HERE.glob("*.service"))
 TOKEN_SECRET = "0123456789abcdef" * 4
 
 
+def user_data():
+    """The cloud-config, and the names that are its own."""
+    data = templates.load("ec2")["Resources"]["InstanceTemplate"]["Properties"]["LaunchTemplateData"]["UserData"]
+    return data["Fn::Base64"]["Fn::Sub"]
+
+
 def deployment(**more):
     """As cloud-init writes it: the names are the template's."""
-    user_data = templates.load("ec2")["Resources"]["InstanceTemplate"]["Properties"]["LaunchTemplateData"]["UserData"]
-    text, local = user_data["Fn::Base64"]["Fn::Sub"]
+    text, local = user_data()
     cloud_config = yaml.safe_load(text)
     written = cloud_config["write_files"][0]
     assert written["path"] == str(settings.DEPLOYMENT)
@@ -73,13 +79,13 @@ def read_back(path):
 # --- beginning ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 def test_units_are_as_systemd_wants_them(tmp_path):
+    analyze = program("systemd-analyze", package="systemd")
     for unit in UNITS:
         text = unit.read_text().replace("/opt/proctorwire/venv/bin/python", shutil.which("true"))
         (tmp_path / unit.name).write_text(text)
     ran = subprocess.run(
-        ["systemd-analyze", "verify", *(str(tmp_path / unit.name) for unit in UNITS)],
+        [analyze, "verify", *(str(tmp_path / unit.name) for unit in UNITS)],
         capture_output=True,
         text=True,
         check=False,
@@ -88,6 +94,27 @@ def test_units_are_as_systemd_wants_them(tmp_path):
     ours = [line for line in ran.stderr.splitlines() if "proctorwire" in line]
     assert ours == []
     assert ran.returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("cloud-init") is None, reason="no cloud-init here")
+def test_user_data_is_as_cloud_init_wants_it(tmp_path):
+    (tmp_path / "user-data").write_text(user_data()[0].replace("${DrainSeconds}", "60"))
+    ran = subprocess.run(
+        ["cloud-init", "schema", "--config-file", str(tmp_path / "user-data")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_whatever_fails_at_the_beginning_cloudformation_is_told():
+    (command,) = yaml.safe_load(user_data()[0])["runcmd"]
+    assert command[:2] == ["sh", "-c"]
+    assert re.search(
+        r"&& /opt/proctorwire/app/(\S+)/install.sh \|\| /opt/aws/bin/cfn-signal --success false", command[2]
+    )
+    assert (HERE / "install.sh").is_relative_to(HERE.parent.parent.parent)
 
 
 def test_services_that_the_world_talks_to_may_do_little():

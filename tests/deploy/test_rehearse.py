@@ -7,7 +7,8 @@ import pytest
 from deploy import rehearse, templates
 
 
-def test_a_deployment_lives_through_create_talk_update_and_delete():
+def test_a_deployment_lives_through_create_talk_update_and_delete(monkeypatch):
+    monkeypatch.setattr(rehearse, "rehearse_fleet", lambda say: say("the fleet"))  # test_fleet plays it
     told = []
     rehearse.rehearse(told.append)
     story = "\n".join(told)
@@ -19,6 +20,7 @@ def test_a_deployment_lives_through_create_talk_update_and_delete():
         "the same deployment again: no change",
         "grown to a cache, a third zone, scheduled scaling",
         "journal: kept",
+        "the fleet",
     ):
         assert line in story
 
