@@ -85,7 +85,7 @@ function run(given) {
     quizId,
     groups: given.groups ? given.groups.split(",") : [],
     onFrame: receive,
-    onChange: () => schedule((health = true)),
+    onChange: () => schedule((tick = health = true)),
   });
   const now = () => link.now();
 
@@ -175,7 +175,7 @@ function run(given) {
     }
     if (settings.tiles) tiles.paint(dirty, reordered, seconds);
     else grid.paint(dirty, reordered, tick, seconds);
-    if (tick || dirty.size) {
+    if (tick || dirty.size || reordered || newNames) {
       showStrip();
       setText($("act-on").lastChild, t("act_on", { n: count(query.rows.length) }));
       const shown = t("shown", { n: count(query.rows.length), of: count(students.size) });
