@@ -47,16 +47,19 @@ _CODE = (
     ".logrotate",
     "py.typed",
 )
-_UNUSED_IN_POWERTOOLS = (
-    "event_handler",
+_UNUSED = (
+    "bin",
+    "aws_lambda_powertools/event_handler",
+    "werkzeug/debug",
     *(
-        f"utilities/{name}"
+        f"aws_lambda_powertools/utilities/{name}"
         for name in (
-            *("batch", "data_classes", "data_masking", "feature_flags", "idempotency", "kafka", "parser"),
-            *("serialization.py", "streaming", "validation"),
+            *("auth_alpha", "batch", "circuit_breaker", "data_classes", "data_masking", "feature_flags", "idempotency"),
+            *("kafka", "metadata", "parser", "serialization.py", "streaming", "validation"),
         )
     ),
 )
+"""Of the libraries on Lambda: what no function imports."""
 
 
 class PackageError(Exception):
@@ -215,13 +218,12 @@ def _pip(command: str, target: Target, architecture: Architecture, *options: str
 
 def _prune(build: Path) -> None:
     """Take away what no function imports, and what pip wrote about this machine. Licences stay."""
-    for unused in _UNUSED_IN_POWERTOOLS:
-        path = build / "aws_lambda_powertools" / unused
+    for unused in _UNUSED:
+        path = build / unused
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    shutil.rmtree(build / "bin", ignore_errors=True)
     for record in build.glob("*.dist-info/*"):
         if record.name in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json"):
             record.unlink()

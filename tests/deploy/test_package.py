@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import subprocess
@@ -80,10 +81,16 @@ def test_handlers_import_on_lambdas_python_from_the_zip_alone(zips, tmp_path):
         pytest.skip(f"no Python {LAMBDA.python} here")
     with zipfile.ZipFile(zips["x86_64", 1].path) as archive:
         archive.extractall(tmp_path)
+    runtime = tmp_path / "what Lambda's own runtime has"
+    runtime.mkdir()
+    for name in ("boto3", "botocore", "s3transfer", "dateutil", "urllib3", "six"):
+        library = Path(importlib.import_module(name).__file__)
+        library = library.parent if library.name == "__init__.py" else library
+        (runtime / library.name).symlink_to(library)
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(runtime)!r}]\n"
         "import adapters.lambda_apigw.handler, adapters.lambda_apigw.authorizer, adapters.lambda_apigw.http\n"
-        "import aws_lambda_powertools.utilities\n"
+        "import aws_lambda_powertools.utilities.parameters\n"
         "import flask; assert flask.__file__.startswith(sys.path[0])\n"
         "print(adapters.lambda_apigw.handler.__cached__)"
     )
