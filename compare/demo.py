@@ -25,6 +25,7 @@ from msgspec import Struct
 from adapters.ec2_cluster.config import new_secret
 from adapters.ec2_cluster.local import LocalCluster
 from adapters.ec2_cluster.web import WebReady
+from adapters.lambda_apigw.local.child_process import die_with_parent
 from compare.clients import Client, Surroundings
 from compare.recording import Clock, LineEnd, Traffic
 from core import messages as m
@@ -367,6 +368,7 @@ async def _web(cluster: LocalCluster, school_key: str, port: int) -> AsyncIterat
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=die_with_parent,
     )
     assert process.stdout is not None and process.stderr is not None  # noqa: PT018  asked for above
     try:
