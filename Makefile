@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup compare test lint format clean
+.PHONY: setup compare test bench-lambda lint format clean
 
 setup: .venv/.ready
 
@@ -17,6 +17,9 @@ compare: setup
 
 test: setup
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench-lambda: setup
+	@$(BIN)/proctorwire bench-lambda $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from compare.commands import serverless
 from core.identity import Principal, issue
 
 _HOURS = 3600.0
@@ -182,6 +183,10 @@ def demo(students: int, port: int, seed: int, as_json: bool) -> None:
         pass
     except (DemoError, LocalClusterError) as error:
         raise click.ClickException(str(error)) from error
+
+
+main.add_command(serverless.lambda_group)
+main.add_command(serverless.bench_command)
 
 
 class BadInput(click.ClickException):

@@ -341,10 +341,13 @@ class Shell:
             return True
         raise Contended(key.quiz_id, key.student_id)
 
-    def apply_exam(self, key: ExamKey, event: events.ExamEvent, outbox: Outbox) -> Exam:
-        """Decide an event on an exam, which opens with it if nobody has opened it before; save, and perform what follows."""
+    def apply_exam(self, key: ExamKey, event: events.ExamEvent, outbox: Outbox, known: Exam | None = None) -> Exam:
+        """Decide an event on an exam, which opens with it if nobody has opened it before; save, and perform what follows.
+
+        `known` is the exam if it has just been read.
+        """
         for _ in range(_ATTEMPTS):
-            before = self._load_exam(key)
+            before, known = known or self._load_exam(key), None
             decision = decide_exam(before, event, max(self._clock(), event.received_at))
             if decision.exam is not before and not self._store.save_exam(before, decision.exam, decision.entries):
                 continue

@@ -79,7 +79,7 @@ class Sweep:
         if self._store.shards(ticket.exam) > 1:
             counts = self._store.counts(ticket.exam)
         outbox = Outbox()
-        exam = self._shell.apply_exam(ticket.exam, _counted(counts, now), outbox)
+        exam = self._shell.apply_exam(ticket.exam, _counted(counts, now), outbox, known=exam)
         self._shell.finish(outbox)
         return exam
 

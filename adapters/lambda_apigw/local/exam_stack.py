@@ -44,6 +44,7 @@ from core.policy import Policy
 
 _T = TypeVar("_T")
 _HANDLER = "adapters.lambda_apigw.handler"
+_CREDENTIALS = Credentials("AKIDLOCAL", "local-secret")
 _START_SECONDS = 20.0
 _STOP_SECONDS = 3.0
 
@@ -134,6 +135,7 @@ class LocalServerless:
         self._directory = Path()
         self._process: asyncio.subprocess.Process | None = None
         self._ready: dict[str, str] = {}
+        self._variables: dict[str, str] = {}
 
     async def __aenter__(self) -> LocalServerless:
         await self.start()
@@ -183,6 +185,18 @@ class LocalServerless:
         """The endpoint of the management API."""
         return self._ready["management_url"]
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of its functions, for whoever runs one more: they hold the token secret."""
+        ours = {
+            "AWS_REGION": self._region,
+            "AWS_ACCESS_KEY_ID": _CREDENTIALS.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": _CREDENTIALS.secret_access_key,
+            "PROCTORWIRE_SOCKET_URL": self.websocket_url,
+        }
+        management = self._variables["PROCTORWIRE_MANAGEMENT_URL"].replace("{management_url}", self.management_url)
+        return self._variables | ours | {"PROCTORWIRE_MANAGEMENT_URL": management}
+
     async def usage(self) -> StackUsage:
         """What was used since the start."""
         gateway = msgspec.json.decode(await self._control("GET", "usage"), type=Usage)
@@ -223,7 +237,7 @@ class LocalServerless:
     # --- inside ---
 
     def _session(self) -> Session:
-        return Session(Credentials("AKIDLOCAL", "local-secret"), self._region)
+        return Session(_CREDENTIALS, self._region)
 
     def _read(self, read: Callable[[DynamoStore], list[_T]]) -> list[_T]:
         state, journal = (str(table["TableName"]) for table in resources.tables())
@@ -261,6 +275,8 @@ class LocalServerless:
         }
         if self._policy is not None:
             variables["PROCTORWIRE_POLICY"] = msgspec.json.encode(self._policy).decode()
+
+        self._variables = variables
 
         def function(name: str, handler: str, *, concurrency: int = 2, timeout_seconds: float = 29.0) -> Function:
             return Function(

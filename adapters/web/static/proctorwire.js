@@ -33,7 +33,7 @@
   const HIDDEN_MS = 60_000;
   const ASLEEP_MS = 300_000; // a frozen tab, or a phone's hidden one, runs nothing until it is shown again
   const KEPT = 40;
-  const ECHO_EVERY = 4;
+  const ECHO_AFTER = 3.5; // beats in which nothing was heard: the next one asks for an answer
   const script = document.currentScript?.src || "";
   const phone = navigator.userAgentData?.mobile ?? /Mobi|iP(hone|ad|od)/.test(navigator.userAgent);
 
@@ -114,7 +114,7 @@
 
     let url = options.url, socket = null, dialing = null, retiring = null;
     let joined = false, flying = null, stopped = false, leaving = false, staying = false, frozen = false;
-    let failures = 0, openedAt = 0, heard = 0, beats = 0, lastProgress = 0;
+    let failures = 0, openedAt = 0, heard = 0, lastProgress = 0;
     let offset = null, bestTrip = Infinity, askedAt = 0;
     let dialAlarm, beatAlarm, answerAlarm, blurAlarm, renewAlarm, tokenAlarm, progressAlarm, closedAlarm;
 
@@ -209,7 +209,7 @@
     /** Reports and heartbeats keep the promise; words and receipts do not. */
     function beatLater() {
       cancel(beatAlarm);
-      if (!isDone()) beatAlarm = later(heartbeatMs, () => beat(++beats % ECHO_EVERY === 0));
+      if (!isDone()) beatAlarm = later(heartbeatMs, () => beat(performance.now() - heard > ECHO_AFTER * heartbeatMs));
     }
 
     /** Say that nothing changed; with `echo`, also find out whether anybody hears it. */
