@@ -27,7 +27,7 @@ def session() -> Iterator[Session]:
         yield session
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def moto() -> Iterator[MotoClient]:
     from moto import mock_aws
 

@@ -68,10 +68,10 @@ async def test_a_failing_function_is_an_internal_server_error(toy, data):
 
 async def test_the_integration_timeout_ends_the_wait_not_the_function(toy):
     """Source: "Quotas": integration timeout at most 29 seconds. Lambda goes on, as "Synchronous invocation" says."""
-    local = await toy(limits=Limits(integration_timeout_seconds=0.4))
+    local = await toy(limits=Limits(integration_timeout_seconds=2.5))
     async with local.connect() as socket:
         await ask(socket)
-        assert (await ask(socket, sleep=0.6))["message"] == "Internal server error"
+        assert (await ask(socket, sleep=3.5))["message"] == "Internal server error"
         assert "event" in json.loads(await socket.recv())
     assert local.usage("message").timeouts == 0
 
@@ -168,12 +168,12 @@ async def test_idle_connections_are_closed_whatever_they_ping(toy):
 
 async def test_messages_keep_a_connection_from_being_idle_until_it_is_too_old(toy):
     """Source: "Quotas": connection duration 2 hours, idle or not."""
-    local = await toy(functions={"message": function("quiet")}, limits=Limits(idle_seconds=0.3, duration_seconds=0.9))
+    local = await toy(functions={"message": function("quiet")}, limits=Limits(idle_seconds=1.5, duration_seconds=2.5))
+    started = time.monotonic()
     async with local.connect() as socket:
-        started = time.monotonic()
         with contextlib.suppress(ConnectionClosed):
-            while time.monotonic() - started < 5:
+            while time.monotonic() - started < 20:
                 await socket.send("{}")
                 await asyncio.sleep(0.05)
-        assert 0.85 < time.monotonic() - started < 3
+        assert 2.5 <= time.monotonic() - started < 20
     assert socket.close_code == 1001
