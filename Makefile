@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup compare test bench-lambda lint format clean
+.PHONY: setup compare test chaos peers bench bench-lambda chaos lint format clean
 
 setup: .venv/.ready
 
@@ -15,11 +15,28 @@ setup: .venv/.ready
 compare: setup
 	@$(BIN)/compare run $(ARGS)
 
+chaos: setup
+	@$(BIN)/proctorwire chaos $(ARGS)
+
 test: setup
 	@$(BIN)/python -m pytest $(ARGS)
 
+# Documented behaviours of API Gateway on emulators that are not ours; 136 MB from npm, into build/peers
+peers: setup
+	@command -v npm >/dev/null || { echo "make peers: npm is missing; install node 20 with npm" >&2; exit 1; }
+	@mkdir -p build/peers
+	@cd build/peers && { test -f package.json || npm init -y >/dev/null; } && test -d node_modules/serverless-offline \
+		|| npm install --no-audit --no-fund --legacy-peer-deps osls@4.3.1 serverless-offline@14.8.2
+	@$(BIN)/python -m pytest tests/behaviours --on ours --on ministack --on offline $(ARGS)
+
 bench-lambda: setup
 	@$(BIN)/proctorwire bench-lambda $(ARGS)
+
+bench: setup
+	@$(BIN)/proctorwire bench $(ARGS)
+
+chaos: setup
+	@$(BIN)/proctorwire chaos $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check .

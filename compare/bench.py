@@ -1,9 +1,10 @@
 """How fast the cluster is on one core: throughput, delivery time, processor time a report, beside a bare socket server.
 
-All server processes and Redis are pinned to one core, the load generator to another, in one run, so that the ratio between the
-cluster and the bare server holds on a noisy machine. The load is the paper's: students who report Figure 4, shuffled over exams and
-workers, one proctor an exam; here every report changes something that the proctor sees, every tenth changes the label, and every one
-is acknowledged. The bare server decodes the same message and sends the same ack; it has no state, no Redis and nobody to tell.
+All server processes and Redis are pinned to one core, the load generator to another, in one run, so that the ratio between
+the cluster and the bare server holds on a noisy machine. The load is the paper's: students who report Figure 4, shuffled over
+exams and workers, one proctor an exam; here every report changes something that the proctor sees, every tenth changes the
+label, and every one is acknowledged. The bare server decodes the same message and sends the same ack; it has no state, no Redis
+and nobody to tell.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest
 from adapters.ec2_cluster.local import LocalCluster
 from core import messages
 from core.identity import Principal, issue
-from core.participant import ExamKey
 
 SCHOOL = "bench"
 _SECRET = "bench-secret-" + "0" * 32
@@ -84,7 +84,7 @@ class Figures(Struct, frozen=True):
 # --- the load -------------------------------------------------------------------------------------------------------------
 
 
-class _Student(WSListener):  # type: ignore[misc]  # picows ships no class types
+class _Student(WSListener):
     """One page: sends what it is told to, counts acks."""
 
     __slots__ = ("acked", "answered", "load", "number", "prefix", "sent_at", "seq", "transport")
@@ -153,7 +153,7 @@ class _ShownFrame(Struct):
 _shown = msgspec.json.Decoder(_ShownFrame)
 
 
-class _Proctor(WSListener):  # type: ignore[misc]  # picows ships no class types
+class _Proctor(WSListener):
     """One dashboard: notes when each report, or a later state, was shown."""
 
     def __init__(self, load: Load, exam: str) -> None:
@@ -251,7 +251,8 @@ class Load:
     async def settle(self, sent: int, seconds: float = 5.0) -> None:
         """Wait until everything sent is acked and shown, or the time is over."""
         deadline = time.perf_counter() + seconds
-        while (self.acked < sent or any(s.sent_at for s in self.students)) and time.perf_counter() < deadline:
+        # Looking now and then costs less than telling somebody about each of some ten thousand acks a second.
+        while (self.acked < sent or any(s.sent_at for s in self.students)) and time.perf_counter() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
     def start_counting(self) -> None:
@@ -262,7 +263,8 @@ class Load:
 
     def close(self) -> None:
         """Hang up."""
-        for client in (*self.students, *self.proctors):
+        clients: list[_Student | _Proctor] = [*self.students, *self.proctors]
+        for client in clients:
             if client.transport is not None:
                 client.transport.disconnect()
 
@@ -275,7 +277,7 @@ async def _open(client: WSListener, url: str, token: str) -> None:
 # --- the servers ----------------------------------------------------------------------------------------------------------
 
 
-class _Bare(WSListener):  # type: ignore[misc]  # picows ships no class types
+class _Bare(WSListener):
     """Decodes a report and acks it: what any server of this protocol costs at least."""
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -419,7 +421,7 @@ async def measure_bare(shape: Shape, core: int, warm_seconds: float, seconds: fl
         load.students = [_Student(load, n, "exam-0") for n in range(students.students)]
         load.order = list(load.students)
         for student in load.students:
-            await ws_connect(lambda student=student: student, url, logger_name=_silent)  # type: ignore[misc]
+            await ws_connect(lambda student=student: student, url, logger_name=_silent)
         await load.send(shape.rate, warm_seconds)
         before, acked = cpu_seconds(pids), load.acked
         await load.send(shape.rate, seconds)
@@ -517,6 +519,25 @@ def line_of(found: Figures) -> str:
     )
 
 
-def bench_exam() -> ExamKey:
-    """The first exam of a run, for looking into Redis."""
-    return ExamKey(SCHOOL, "exam-0")
+class Bench(Struct, frozen=True):
+    """All that one call measured. `bare_us` is the bare server's processor time a report, at the highest rate asked for."""
+
+    figures: tuple[Figures, ...]
+    bare_us: float
+    idle_student_bytes: float
+
+
+async def bench(rates: Sequence[int], shape: Shape, warm_seconds: float, seconds: float, say: Say) -> Bench:
+    """Throughput at each rate, the bare server at the highest, and the memory of idle students."""
+    raise_file_limit()
+    with pinned(max(os.sched_getaffinity(0))):
+        say(
+            "all server processes and Redis on one core, the load on another; every report changes what the proctor sees"
+        )
+        figures = await throughput(rates, shape, warm_seconds, seconds, say)
+        bare = await measure_bare(msgspec.structs.replace(shape, rate=max(rates)), 0, min(warm_seconds, 3.0), seconds)
+        ratio = figures[-1].total_us / bare
+        say(f"bare server, same struct decoded and acked: {bare:.1f} us a report; the cluster {ratio:.2f} times")
+        memory = await measure_memory(shape, 0)
+        say(f"an idle student, record included: {memory / 1024:.1f} KiB of worker memory (PSS, plain TCP)")
+    return Bench(tuple(figures), bare, memory)

@@ -17,7 +17,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -89,10 +89,12 @@ class _Socket(WSListener):
         self._parts: list[bytes] = []
         self.line = line
         self.code = 1006
+        self.was_open = False
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         """The handshake is done."""
         self._transport = transport
+        self.was_open = True
         self._client._opened(self)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -137,6 +139,7 @@ class Client:
     def __init__(self, name: str, url: str, token: str, surroundings: Surroundings) -> None:
         self._name = name
         self._home = self._url = url
+        self._others: list[str] = []
         self._headers = {"Sec-WebSocket-Protocol": f"proctorwire, bearer.{token}"}
         self._around = surroundings
         self._clock = surroundings.clock
@@ -147,6 +150,10 @@ class Client:
         self._lines = 0
         self._opened_at = 0.0
         self._timers: set[asyncio.TimerHandle] = set()
+
+    def roam(self, urls: Sequence[str]) -> None:
+        """Go to the next of these addresses when a connection is lost, as a balancer would have it."""
+        self._others = [url for url in urls if url != self._home]
 
     def connect(self) -> None:
         """Get a connection, however long it takes."""
@@ -199,9 +206,10 @@ class Client:
             task.add_done_callback(self._around.tasks.discard)
 
     async def _open(self) -> None:
+        socket = _Socket(self, self._lines)
         try:
             await ws_connect(
-                lambda: _Socket(self, self._lines),
+                lambda: socket,
                 self._url,
                 extra_headers=self._headers,
                 logger_name=_silent,
@@ -209,6 +217,8 @@ class Client:
                 max_frame_size=MAX_FRAME_BYTES,
                 read_buffer_init_size=2048,
             )
+            if not socket.was_open:  # picows returns like this too
+                raise ConnectionResetError("closed during the handshake")
         except (OSError, WSError, TimeoutError) as exc:
             self._around.problem(f"{self._name}: could not connect: {exc!s:.200}")
             self._url = self._home
@@ -216,6 +226,9 @@ class Client:
 
     def _retry(self) -> None:
         first, most = RETRY_SECONDS
+        if self._others:
+            self._others.append(self._home)
+            self._home = self._url = self._others.pop(0)
         self._later(self._around.rng.uniform(0.0, min(first * 2**self._failures, most)), self._dial)
         self._failures += 1
 

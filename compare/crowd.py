@@ -50,6 +50,16 @@ class Crowd:
     ) -> None:
         await self.stop()
 
+    def roam(self, urls: Sequence[str]) -> None:
+        """Let everybody go on to the next of these addresses when a connection is lost."""
+        for client in (*self._students.values(), *self._proctors.values()):
+            client.roam(urls)
+
+    def order(self, quiz_id: str, student_id: str) -> None:
+        """Have the proctors of an exam warn a student now."""
+        for proctor in self.recording.proctors_of(quiz_id)[:1]:
+            self._proctors[proctor.plan.proctor_id].act(ProctorStep(0.0, "warn", student_id))
+
     def _admit(self, urls: Sequence[str], token_secret: str) -> None:
         """Make the clients. A student and the proctors of their exam are spread over different addresses."""
         now = self.clock()
@@ -117,11 +127,10 @@ class Crowd:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _patrol(self) -> None:
-        clients: list[Client] = [*self._students.values(), *self._proctors.values()]
         while True:
             await asyncio.sleep(_PATROL_SECONDS)
             now = self.clock()
-            for client in clients:
+            for client in (*self._students.values(), *self._proctors.values()):
                 client.patrol(now)
 
     async def _probe(self) -> None:

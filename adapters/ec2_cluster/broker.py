@@ -10,13 +10,21 @@ import asyncio
 import importlib.resources
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
 
 from adapters.ec2_cluster.clock import ServiceClock
-from adapters.ec2_cluster.keys import all_partitions, exam_keys, participant_of, partition_keys, worker_lease
+from adapters.ec2_cluster.keys import (
+    JOURNAL_BEHIND,
+    MEMORY_SINCE,
+    all_partitions,
+    exam_keys,
+    participant_of,
+    partition_keys,
+    worker_lease,
+)
 from adapters.ec2_cluster.redis_client import Argument, Command, RedisClient, RedisReplyError, Script, ScriptCall
 from core import events, exam, journal, participant
 from core.events import ParticipantEvent
@@ -117,6 +125,9 @@ class Broker(Protocol):
 
     async def forward(self, key: ParticipantKey, event: ParticipantEvent) -> None:
         """Keep an event for the other side of a migration."""
+
+    async def rejournal(self, entries: dict[ExamKey, list[Entry]]) -> None:
+        """Append entries to the journal again; those that it has are none the wiser."""
 
 
 def _waiting(stored: bytes) -> Waiting:
@@ -276,6 +287,23 @@ class RedisBroker:
         """See `Broker`."""
         await self.client.execute("RPUSH", exam_keys(key.exam).away, _json.encode(events.Addressed(key, event)))
 
+    async def rejournal(self, entries: dict[ExamKey, list[Entry]]) -> None:
+        """See `Broker`."""
+        await self._all(
+            [
+                ("XADD", partition_keys(exam_keys(key).tag).journal, "*", "e", b"\n".join(map(journal.encode, found)))
+                for key, found in entries.items()
+            ]
+        )
+
+    async def _all(self, commands: Sequence[Command]) -> list[Any]:
+        """Replies to commands none of which may fail."""
+        replies = await self.client.pipeline(commands)
+        for reply in replies:
+            if isinstance(reply, RedisReplyError):
+                raise reply
+        return replies
+
     async def participants(self, key: ExamKey) -> list[Participant]:
         """See `Broker`."""
         stored: list[bytes] = await self.client.execute("HVALS", exam_keys(key).records)
@@ -371,6 +399,17 @@ class RedisBroker:
     async def end_lease(self) -> None:
         """Say that this worker is gone."""
         await self.client.execute("DEL", worker_lease(self._worker))
+
+    async def memory_seconds(self) -> float:
+        """For how long Redis remembers: since it was empty, as far as any worker noticed."""
+        now = self._clock.now()
+        _, since = await self._all([("SET", MEMORY_SINCE, repr(now), "NX"), ("GET", MEMORY_SINCE)])
+        return now - float(since)
+
+    async def journal_behind(self) -> float | None:
+        """The time of the oldest entry that has not been carried from Redis; None if nothing waits, or nobody says."""
+        oldest = await self.client.execute("GET", JOURNAL_BEHIND)
+        return float(oldest) if oldest else None
 
     async def take_look(self, seconds: float) -> bool:
         """Whether it is this worker's turn to look for what dead workers left behind."""

@@ -43,7 +43,7 @@ class Records(Protocol):
 class _Watched:
     """One exam: its watchers with their groups (none: all), what waits for the next tick, and the last number an origin used."""
 
-    __slots__ = ("frames", "heard", "lagging", "leaving", "reading", "views", "watchers")
+    __slots__ = ("again", "frames", "heard", "lagging", "leaving", "reading", "views", "watchers")
 
     def __init__(self) -> None:
         self.watchers: dict[Connection, tuple[str, ...]] = {}
@@ -52,6 +52,7 @@ class _Watched:
         self.frames: list[tuple[str, bytes]] = []
         self.heard: dict[bytes, int] = {}
         self.reading: set[Connection] = set()
+        self.again: set[Connection] = set()
         self.leaving: asyncio.TimerHandle | None = None
 
 
@@ -105,6 +106,7 @@ class Hub:
         watched.watchers.pop(connection, None)
         watched.lagging.discard(connection)
         watched.reading.discard(connection)
+        watched.again.discard(connection)
         if not watched.watchers and watched.leaving is None:
             watched.leaving = self._loop.call_later(_LINGER_SECONDS, self._forget, exam)
 
@@ -224,12 +226,21 @@ class Hub:
         watched = self._exams.get(exam)
         if watched is None:
             return
-        wanted = [c for c in connections if c in watched.watchers and c not in watched.reading]
+        there = [c for c in connections if c in watched.watchers]
+        # A read that is under way may have been answered before that which this one is for.
+        watched.again.update(c for c in there if c in watched.reading)
+        wanted = [c for c in there if c not in watched.reading]
+        if not wanted:
+            return
         watched.reading.update(wanted)
         try:
             participants, state = await self._read(exam)
         finally:
             watched.reading.difference_update(wanted)
+            again = [c for c in wanted if c in watched.again]
+            watched.again.difference_update(wanted)
+            if again:
+                self._spawn(self._send_snapshot(exam, again))
         incidents = state.incidents if state is not None else ()
         self._snapshots += 1
         snapshot_id = f"{self._snapshots:x}-{int(self._now() * 1000):x}"

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl
 import redis
 from msgspec import Struct
 
-from adapters.ec2_cluster.keys import all_partitions
+from adapters.ec2_cluster.keys import JOURNAL_BEHIND, all_partitions
 from core import journal
 from core.journal import Entry
 from core.participant import ExamKey
@@ -35,6 +35,8 @@ _BATCH = 500
 _BLOCK_MS = 500
 _RETRY_SECONDS = 1.0
 _ABANDONED_MS = 30_000
+_LOOK_SECONDS = 2.0
+_LEDGER_SECONDS = 2.0  # below the supervisor's patience: a ledger that is away must not look like a process that hangs
 
 
 class Ledger(Protocol):
@@ -76,7 +78,7 @@ class SqliteLedger:
     """A ledger in one file, for one machine and for tests. Several processes may write to it."""
 
     def __init__(self, path: str | Path) -> None:
-        self._database = sqlite3.connect(path, timeout=30, isolation_level=None)
+        self._database = sqlite3.connect(path, timeout=_LEDGER_SECONDS, isolation_level=None)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=NORMAL")
         self._database.execute(
@@ -105,6 +107,13 @@ class SqliteLedger:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+
+class Backlog(Struct, frozen=True):
+    """What waits to be carried: how many saves with entries, and since when (epoch seconds of Redis)."""
+
+    waiting: int
+    oldest: float | None
 
 
 class Carrier:
@@ -141,6 +150,18 @@ class Carrier:
             reply = cast(Any, self._redis.xautoclaim(stream, _GROUP, self._consumer, _ABANDONED_MS, count=_BATCH))
             carried += self._keep([(stream, reply[1])])
         return carried
+
+    def look(self) -> Backlog:
+        """What waits in all streams; the workers are told since when, because they keep what Redis might lose."""
+        with self._redis.pipeline(transaction=False) as pipe:
+            for stream in self._streams:
+                pipe.xlen(stream)
+                pipe.xrange(stream, count=1)
+            replies = pipe.execute()
+        firsts = [first[0][0] for first in replies[1::2] if first]
+        oldest = min((int(entry_id.partition(b"-")[0]) / 1000 for entry_id in firsts), default=None)
+        self._redis.set(JOURNAL_BEHIND, "" if oldest is None else repr(oldest))
+        return Backlog(sum(replies[0::2]), oldest)
 
     def _keep(self, read: Iterable[Any]) -> int:
         found = [(stream, messages) for stream, messages in read or () if messages]
@@ -186,7 +207,7 @@ def run(redis_url: str, ledger_path: str, consumer: str, heartbeat: Callable[[],
     signal.signal(signal.SIGINT, end)
     ledger = open_ledger(ledger_path)
     carrier = Carrier(redis.Redis.from_url(redis_url), ledger, consumer)
-    prepared, looked_at = False, 0.0
+    prepared, looked_at, counted_at = False, 0.0, 0.0
     while True:
         heartbeat()
         try:
@@ -196,6 +217,9 @@ def run(redis_url: str, ledger_path: str, consumer: str, heartbeat: Callable[[],
             if time.monotonic() - looked_at > _ABANDONED_MS / 1000:
                 carrier.carry_abandoned()
                 looked_at = time.monotonic()
+            if time.monotonic() - counted_at > _LOOK_SECONDS:
+                carrier.look()
+                counted_at = time.monotonic()
             if carrier.carry(None if ending else _BLOCK_MS) == 0 and ending:
                 break
         except (redis.RedisError, sqlite3.Error, LedgerUnavailableError) as error:

@@ -15,6 +15,10 @@ from urllib.parse import quote, unquote
 from core.participant import ExamKey, ParticipantKey
 
 PARTITIONS = 128
+MEMORY_SINCE = "memory:since"
+"""When somebody first wrote into this Redis, in epoch seconds: gone with all else when it comes back empty."""
+JOURNAL_BEHIND = "journal:behind"
+"""The epoch seconds of the oldest entry that waits in a stream, as the journal process last saw it; empty if none waits."""
 
 
 class ExamKeys(NamedTuple):

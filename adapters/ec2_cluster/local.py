@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -16,7 +17,7 @@ import msgspec
 from adapters.ec2_cluster.config import new_secret
 from adapters.ec2_cluster.connection import Transport
 from adapters.ec2_cluster.embedded import EmbeddedRedis
-from adapters.ec2_cluster.journal import SqliteLedger
+from adapters.ec2_cluster.journal import open_ledger
 from adapters.ec2_cluster.supervisor import Ready
 from core.journal import Entry
 from core.participant import ExamKey
@@ -42,8 +43,13 @@ class LocalCluster:
         redis_url: str = "",
         ports: tuple[int, ...] = (),
         drain_seconds: float = 5.0,
+        journal: str = "",
+        environments: Sequence[Mapping[str, str]] = (),
     ) -> None:
-        """Without `redis_url`, a Redis of its own; without `ports`, free ones."""
+        """Without `redis_url`, a Redis of its own; without `ports`, free ones; without `journal`, a file of its own.
+
+        `environments` are further variables of each instance's environment, in order.
+        """
         self.token_secret = token_secret or new_secret()
         self.ready: list[Ready] = []
         self._instances = instances
@@ -52,6 +58,8 @@ class LocalCluster:
         self._redis_url = redis_url
         self._ports = ports
         self._drain_seconds = drain_seconds
+        self._journal = journal
+        self._environments = environments
         self._redis: EmbeddedRedis | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._processes: list[asyncio.subprocess.Process] = []
@@ -75,13 +83,19 @@ class LocalCluster:
         try:
             for number in range(self._instances):
                 port = self._ports[number] if number < len(self._ports) else 0
-                self.ready.append(await self._start_instance(port))
+                more = self._environments[number] if number < len(self._environments) else {}
+                self.ready.append(await self._start_instance(port, more))
         except BaseException:
             await self.stop()
             raise
 
-    async def _start_instance(self, port: int) -> Ready:
+    @property
+    def journal_place(self) -> str:
+        """The journal that the instances share, as the `journal` setting names it."""
         assert self._folder is not None  # made by `start`
+        return self._journal or str(Path(self._folder.name) / "journal.sqlite")
+
+    async def _start_instance(self, port: int, more: Mapping[str, str]) -> Ready:
         environment = {
             **os.environ,
             "PROCTORWIRE_TOKEN_SECRET": self.token_secret,
@@ -89,10 +103,11 @@ class LocalCluster:
             "PROCTORWIRE_WORKERS": str(self._workers),
             "PROCTORWIRE_PORT": str(port),
             "PROCTORWIRE_TRANSPORT": self._transport,
-            "PROCTORWIRE_JOURNAL": str(Path(self._folder.name) / "journal.sqlite"),
+            "PROCTORWIRE_JOURNAL": self.journal_place,
             "PROCTORWIRE_DRAIN_SECONDS": str(self._drain_seconds),
             "PROCTORWIRE_LOG_LEVEL": "WARNING",
             "PROCTORWIRE_DIE_WITH_PARENT": "1",
+            **more,
         }
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -150,8 +165,7 @@ class LocalCluster:
 
     def journal(self, exam: ExamKey) -> list[Entry]:
         """The entries of an exam that have been carried so far."""
-        assert self._folder is not None  # only between start and stop
-        ledger = SqliteLedger(Path(self._folder.name) / "journal.sqlite")
+        ledger = open_ledger(self.journal_place)
         try:
             return ledger.of_exam(exam)
         finally:

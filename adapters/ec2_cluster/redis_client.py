@@ -45,7 +45,7 @@ Command = Sequence[Argument]
 
 _NOTHING: Any = object()
 _FIRST_WAIT_SECONDS = 0.05
-_LONGEST_WAIT_SECONDS = 5.0
+_LONGEST_WAIT_SECONDS = 0.5  # a cluster has some dozens of workers: no herd that would need more
 _SETTLED_SECONDS = 1.0
 _CHANNELS_PER_COMMAND = 512
 # The node is a replica now, or not ready: the name may lead to another node by the next connection.
@@ -231,7 +231,8 @@ class _Reconnecting:
             except Exception as error:
                 # Whatever it is, we go on; what is not the network's fault leaves its traceback.
                 ours = None if isinstance(error, (OSError, RedisError)) else error
-                _log.warning("no connection to Redis at %s: %s", self.address, _reason(error), exc_info=ours)
+                if failures == 0 or ours is not None:  # once an outage: each worker tries twice a second
+                    _log.warning("no connection to Redis at %s: %s", self.address, _reason(error), exc_info=ours)
                 if not first.done():
                     first.set_exception(RedisUnavailable(f"{self.address}: {_reason(error)}"))
                     first.exception()  # seen: nobody may be waiting

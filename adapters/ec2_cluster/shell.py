@@ -11,8 +11,9 @@ the same code with crashes at every step.
 
 from __future__ import annotations
 
+import asyncio
 import heapq
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Protocol, assert_never
 
@@ -40,6 +41,8 @@ RETENTION_SECONDS = 86_400
 _MAX_WAITING = 256
 _EXAM_ATTEMPTS = 8
 _EVERYONE_CHUNK = 200
+_REMEMBERED_SECONDS = 10.0
+_REMEMBERED = 50_000
 
 
 class Sockets(Protocol):
@@ -66,6 +69,7 @@ class _Owned:
         "inbox_decided",
         "inbox_emptied",
         "key",
+        "nudged",
         "publish",
         "reading_inbox",
         "record",
@@ -88,6 +92,7 @@ class _Owned:
         self.inbox_decided = 0
         self.inbox_emptied = 0  # up to this number Redis has taken events off
         self.reading_inbox = False
+        self.nudged = False  # while reading: what the nudge was about may have come too late for that
         self.saving = False
 
 
@@ -117,6 +122,10 @@ class Shell:
         self._dirty: dict[ParticipantKey, _Owned] = {}
         self._timers: list[tuple[float, ParticipantKey]] = []
         self._flushing = False
+        self._passing: dict[ParticipantKey, list[ParticipantEvent]] = {}
+        self._pausing: list[asyncio.Future[None]] = []
+        self._holds = 0
+        self.memory = Memory()
 
     # --- events come in ---
 
@@ -144,7 +153,9 @@ class Shell:
         if owned is None:
             # We claimed it and never heard so, or heard no more after it. Nobody else will look after it while we live.
             self._spawn(self.take_over(key))
-        elif not owned.reading_inbox:
+        elif owned.reading_inbox:
+            owned.nudged = True
+        else:
             owned.reading_inbox = True
             self._spawn(self._read_inbox(key, owned))
 
@@ -154,6 +165,7 @@ class Shell:
         for key in keys:
             appended = await self._broker.append(key, [event], must_exist=True)
             if appended.known:
+                self.memory.keep_command(self._now(), key, event)
                 await self._see_to(key, appended.owner)
             else:
                 unknown.append(key)
@@ -174,6 +186,7 @@ class Shell:
                 self.exams[key] = exam
                 break
             if await self._broker.save_exam(before, decision.exam, decision.entries):
+                self.memory.keep_entries(self._now(), key, decision.entries)
                 self.learn(decision.exam)
                 break
         else:
@@ -205,18 +218,22 @@ class Shell:
     # --- ownership ---
 
     async def _claim(self, key: ParticipantKey) -> None:
-        """Become the owner, and decide what has been waiting. If Redis can't be reached nothing was acked: the page resends."""
-        try:
-            claimed = await self._broker.claim(key, self.worker)
-            exam = claimed.exam or await self._open_exam(key.exam)
-            orphaned = (
-                claimed.previous is not None
-                and claimed.previous != self.worker
-                and not await self._broker.is_alive(claimed.previous)
-            )
-        except RedisError:
-            self._claiming.pop(key, None)
-            return
+        """Become the owner, and decide what has been waiting; while Redis can't be reached it waits on."""
+        while True:
+            if self._holds:
+                await self._pause()
+                continue
+            try:
+                claimed = await self._broker.claim(key, self.worker)
+                exam = claimed.exam or await self._open_exam(key.exam)
+                orphaned = (
+                    claimed.previous is not None
+                    and claimed.previous != self.worker
+                    and not await self._broker.is_alive(claimed.previous)
+                )
+                break
+            except RedisError:
+                await self._pause()
         self.learn(exam)
         self._own(key, claimed, orphaned)
 
@@ -254,12 +271,41 @@ class Shell:
             await self.take_over(key)
 
     async def _pass_on(self, key: ParticipantKey, events: Sequence[ParticipantEvent]) -> None:
-        """Give events to whoever owns the participant. Lost with a broken connection to Redis; nothing of them was acked."""
-        try:
-            appended = await self._broker.append(key, events)
-            await self._see_to(key, appended.owner)
-        except RedisError:
+        """Give events to whoever owns the participant, in their order; while Redis can't be reached they wait.
+
+        One that was appended without our hearing so is appended twice, which is as harmless as a page that sends again.
+        """
+        waiting = self._passing.get(key)
+        if waiting is not None:
+            waiting += events[: _MAX_WAITING - len(waiting)]
             return
+        waiting = self._passing[key] = list(events)
+        while waiting:
+            passing = waiting[:]
+            try:
+                appended = await self._broker.append(key, passing)
+            except RedisError:
+                await self._pause()
+                continue
+            del waiting[: len(passing)]
+            try:
+                await self._see_to(key, appended.owner)
+            except RedisError:
+                continue  # the look for waiting inboxes sees to it
+        del self._passing[key]
+
+    async def _pause(self) -> None:
+        """Until Redis may answer again."""
+        paused = asyncio.get_running_loop().create_future()
+        self._pausing.append(paused)
+        await paused
+
+    def try_again(self) -> None:
+        """Redis may answer: whatever has paused goes on."""
+        pausing, self._pausing = self._pausing, []
+        for paused in pausing:
+            if not paused.done():
+                paused.set_result(None)
 
     async def _read_inbox(self, key: ParticipantKey, owned: _Owned) -> None:
         try:
@@ -270,6 +316,9 @@ class Shell:
             owned.reading_inbox = False
         if self._owned.get(key) is owned:
             self._decide_waiting(owned, waiting)
+            if owned.nudged:
+                owned.nudged = False
+                self.nudge(key)
 
     def _decide_waiting(self, owned: _Owned, waiting: Iterable[Waiting]) -> None:
         for number, event in waiting:
@@ -388,6 +437,8 @@ class Shell:
                 owned = batch.owned
                 if saved:
                     batch.kept()
+                    if batch.entries:
+                        self.memory.keep_entries(self._now(), exam, batch.entries)
                     self._perform(owned.key, batch.after_save)
                 else:
                     self._drop(owned.key, owned)
@@ -403,8 +454,39 @@ class Shell:
             if key not in self._dirty and not owned.saving:
                 self._drop(key, owned)
 
+    def hold_claims(self) -> None:
+        """Redis is back, perhaps without its memory: claim nothing until `restore` says so, for owners write back first."""
+        self._holds += 1
+
+    async def restore(self, settled: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Redis may have come back without the last seconds, or empty: write back what it may have lost.
+
+        That is what this worker owns, the exams of that, and the entries and commands of the last seconds: Redis may have
+        confirmed them, and died before anybody else had them. `settled` returns when others had the time to do the same.
+        """
+        try:
+            self.rewrite()
+            for exam in self.exams_owned:
+                await self._restore_exam(self.exams[exam])
+            await self._broker.rejournal(self.memory.entries(self._now()))
+            await settled()
+        finally:
+            self._holds -= 1  # with another loss comes another hold
+            self.try_again()
+        for key, command in self.memory.commands(self._now()):
+            appended = await self._broker.append(key, [command], must_exist=True)
+            if appended.known:
+                await self._see_to(key, appended.owner)
+
+    async def _restore_exam(self, known: Exam) -> None:
+        stored = await self._broker.load_exam(known.key)
+        if stored is None or stored.version < known.version:
+            await self._broker.save_exam(stored, known, ())
+        else:
+            self.learn(stored)
+
     def rewrite(self) -> None:
-        """Redis may have come back empty: save everything that is owned again."""
+        """Save everything that is owned again."""
         for key, owned in self._owned.items():
             owned.publish = True
             owned.deadline_kept, owned.inbox_emptied = False, 0
@@ -427,6 +509,51 @@ class Shell:
     def is_idle(self) -> bool:
         """Whether everything decided is saved."""
         return not (self._dirty or self._flushing or self._claiming)
+
+
+class Memory:
+    """What Redis has confirmed and might still lose: entries that the journal has not carried on, commands just accepted.
+
+    Bounded in time and number. Entries that the journal process is known not to have carried are kept for longer, see `behind`.
+    """
+
+    def __init__(self) -> None:
+        self.behind: float | None = None
+        """The time of the oldest entry that has not been carried, as far as anybody knows."""
+        self._entries: deque[tuple[float, ExamKey, Sequence[Entry]]] = deque(maxlen=_REMEMBERED)
+        self._commands: deque[tuple[float, ParticipantKey, CommandIssued]] = deque(maxlen=_REMEMBERED)
+
+    def keep_entries(self, now: float, exam: ExamKey, entries: Sequence[Entry]) -> None:
+        """Entries that were saved just now."""
+        self._entries.append((now, exam, entries))
+        self._forget(now)
+
+    def keep_command(self, now: float, key: ParticipantKey, command: CommandIssued) -> None:
+        """A command that was appended just now."""
+        self._commands.append((now, key, command))
+        self._forget(now)
+
+    def entries(self, now: float) -> dict[ExamKey, list[Entry]]:
+        """All that are kept, by exam."""
+        self._forget(now)
+        found: dict[ExamKey, list[Entry]] = {}
+        for _, exam, entries in self._entries:
+            found.setdefault(exam, []).extend(entries)
+        return found
+
+    def commands(self, now: float) -> list[tuple[ParticipantKey, CommandIssued]]:
+        """All that are kept, oldest first."""
+        self._forget(now)
+        return [(key, command) for _, key, command in self._commands]
+
+    def _forget(self, now: float) -> None:
+        horizon = now - _REMEMBERED_SECONDS
+        while self._commands and self._commands[0][0] < horizon:
+            self._commands.popleft()
+        if self.behind is not None:
+            horizon = min(horizon, self.behind - _REMEMBERED_SECONDS)
+        while self._entries and self._entries[0][0] < horizon:
+            self._entries.popleft()
 
 
 class _Batch:

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 _SILENT_SECONDS = 5.0
 _STARTING_SECONDS = 20.0
 _RESTART_PAUSE_SECONDS = 0.2
+_STOOD_STILL_SECONDS = 2.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 
@@ -97,6 +98,10 @@ class _Child:
             pass
         patience = _SILENT_SECONDS if self._has_spoken else _STARTING_SECONDS
         return time.monotonic() - self._heard_at > patience
+
+    def heard(self) -> None:
+        """Begin its silence anew."""
+        self._heard_at = time.monotonic()
 
     @property
     def is_up(self) -> bool:
@@ -216,9 +221,15 @@ class Supervisor:
 
     def _watch_until(self, condition: Callable[[], bool]) -> None:
         """Restart what dies, kill what is silent, until the condition holds or we are told to end."""
+        looked_at = time.monotonic()
         while self._ending is None and not condition():
             select.select([], [], [], 0.05 if not all(c.is_up for c in self._children) else _RESTART_PAUSE_SECONDS)
             self._reap(restart=True)
+            if time.monotonic() - looked_at > _STOOD_STILL_SECONDS:
+                # We stood still ourselves, and so did they: a frozen machine. Nobody has been silent.
+                for child in self._children:
+                    child.heard()
+            looked_at = time.monotonic()
             for child in self._children:
                 if child.is_silent():
                     log.error("%s has been silent for %.0f s: killed", child.name, _SILENT_SECONDS)

@@ -51,6 +51,7 @@ _LOOK_PERIOD_SECONDS = 2.0
 _SWEEP_PERIOD_SECONDS = 5.0
 _CLOCK_PERIOD_SECONDS = 10.0
 _PROCTOR_GRACE_SECONDS = 60.0
+_RESTORE_SECONDS = 0.8
 _OURS_TO_CLOSE = frozenset((CloseCode.DRAIN, CloseCode.RESYNC, CloseCode.MOVED, CloseCode.OVERLOAD))
 
 
@@ -81,6 +82,7 @@ class Worker:
         self.hub.subscriber = self.subscriber
         self.listener: Listener | None = None
         self.ready = False
+        self.draining = False
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_name: dict[str, Connection] = {}
@@ -95,6 +97,7 @@ class Worker:
         await self.subscriber.connect()
         await self.broker.sample_clock()
         await self.broker.renew_lease()
+        await self.broker.memory_seconds()
         await self.subscriber.subscribe(*(partition.worker(self.worker) for partition in all_partitions()))
         await self.subscriber.subscribe(*(partition.control for partition in all_partitions()))
         self._every(_LEASE_PERIOD_SECONDS, self.broker.renew_lease)
@@ -111,10 +114,14 @@ class Worker:
         self.ready = True
 
     async def drain(self) -> None:
-        """Send everybody elsewhere in paced slots, so that no departure is shown, then end."""
+        """Send everybody elsewhere in paced slots, so that no departure is shown, then end.
+
+        Until then requests are still answered: `/readyz` and newcomers with 503, so that a balancer knows and nobody waits in
+        the queue of a socket that no process reads.
+        """
         assert self.listener is not None
         self.ready = False
-        self.listener.stop_accepting()
+        self.draining = True
         window = self.settings.drain_seconds
         for connection in list(self.listener.connections.values()):
             client: _Client = connection.principal
@@ -155,6 +162,8 @@ class Worker:
 
     def admit(self, handshake: Handshake) -> Accepted | Refused:
         """Check the token; nothing else is asked of anybody before."""
+        if self.draining:
+            return Refused(503, "this server restarts", retry_after=1)
         try:
             principal = verify(handshake.bearer, self.settings.token_secrets, self.clock.now())
         except TokenRejected as rejected:
@@ -344,6 +353,8 @@ class Worker:
     async def _look(self) -> None:
         """Now and then, one worker looks for what dead workers left behind, and nudges live ones about waiting inboxes."""
         self._close_expired_proctors()
+        self.shell.try_again()
+        self.shell.memory.behind = await self.broker.journal_behind()
         if not await self.broker.take_look(_LOOK_PERIOD_SECONDS - 0.1):
             return
         alive: dict[str, bool] = {}
@@ -385,10 +396,18 @@ class Worker:
                 connection.close(CloseCode.TOKEN, "the token has expired")
 
     def _redis_connected(self) -> None:
-        """After a loss, Redis may have come back empty: write back what this worker owns."""
+        """After a loss, Redis may have come back empty: write back what this worker has, and claim nothing before others did."""
         if self._was_connected:
-            self.shell.rewrite()
+            self.shell.hold_claims()
+            self.shell.try_again()
+            self._spawn(self._quietly(self.shell.restore(self._others_restore)))
         self._was_connected = True
+
+    async def _others_restore(self) -> None:
+        """Until other workers had the time to come back too, if Redis had forgotten everything."""
+        left = _RESTORE_SECONDS - await self.broker.memory_seconds()
+        if left > 0:
+            await asyncio.sleep(left)
 
     # --- tasks ---
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-import websockets
 from click.testing import CliRunner
+from websockets.sync.client import connect
 
 from compare.proctorwire import main
 
@@ -32,7 +32,7 @@ def descendants(pid: int) -> set[int]:
     return found - {pid}
 
 
-async def test_pages_sockets_and_tokens_work_and_ctrl_c_ends_all() -> None:
+def test_pages_sockets_and_tokens_work_and_ctrl_c_ends_all() -> None:
     with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -46,18 +46,18 @@ async def test_pages_sockets_and_tokens_work_and_ctrl_c_ends_all() -> None:
                 fragment = parse_qs(urlsplit(served[page]).fragment)
                 assert fragment["url"] == [served["websocket_url"]]
                 protocols = ["proctorwire", f"bearer.{fragment['token'][0]}"]
-                async with websockets.connect(served["websocket_url"], subprotocols=protocols) as socket:
+                with connect(served["websocket_url"], subprotocols=protocols) as socket:
                     assert socket.subprotocol == "proctorwire", role
             arguments = ["token", "--role", "student", "--school", served["school"], "--quiz", served["quiz_id"]]
             made = CliRunner().invoke(
                 main, [*arguments, "--id", "s1", "--attempt", "a1", "--token-secret", served["token_secret"]]
             )
-            async with websockets.connect(f"{served['websocket_url']}?token={made.output.strip()}") as socket:
+            with connect(f"{served['websocket_url']}?token={made.output.strip()}") as socket:
                 report = {"quiz_id": served["quiz_id"], "quiz_attempt_id": "a1", "student_id": "s1", "seq": 1}
-                await socket.send(
+                socket.send(
                     json.dumps({"action": "lmsQuizMonitoringStudent", "data": report | {"user_status": "active"}})
                 )
-                assert json.loads(await socket.recv())["action"] == "joined"
+                assert json.loads(socket.recv())["action"] == "joined"
             request = urllib.request.Request(
                 f"{served['http_url']}/api/exams/{served['quiz_id']}",
                 headers={"Authorization": f"Bearer {served['school_key']}"},

@@ -8,7 +8,8 @@
 -- Returns the numbers (from 1) of the participants that others own; if there are any, nothing is saved.
 --
 -- Many participants are few commands, because each costs more than what it does: at most 500 of them, for Lua's stack.
--- A participant without an owner is accepted: Redis came back empty, and its owner writes it back.
+-- A participant without an owner is accepted: Redis came back empty, and its owner writes it back. So is one of an older
+-- epoch: Redis lost a claim, or somebody who had owned it earlier wrote back first.
 -- A deadline leaves the set only here, with what it caused: rule 5 of docs/architecture.md.
 local students, records, owners = {}, {}, {}
 local at = 5
@@ -26,7 +27,12 @@ for i, owner in ipairs(redis.call('HMGET', KEYS[2], unpack(students))) do
     unowned[#unowned + 1] = students[i]
     unowned[#unowned + 1] = owners[i]
   elseif owner ~= owners[i] then
-    refused[#refused + 1] = i
+    if tonumber(string.match(owners[i], '%d+$')) > tonumber(string.match(owner, '%d+$')) then
+      unowned[#unowned + 1] = students[i]
+      unowned[#unowned + 1] = owners[i]
+    else
+      refused[#refused + 1] = i
+    end
   end
 end
 if #refused > 0 then
