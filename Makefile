@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup compare test chaos peers bench bench-lambda chaos lint format clean
+.PHONY: setup compare test chaos peers bench bench-lambda lint format clean
 
 setup: .venv/.ready
 
@@ -14,9 +14,6 @@ setup: .venv/.ready
 
 compare: setup
 	@$(BIN)/compare run $(ARGS)
-
-chaos: setup
-	@$(BIN)/proctorwire chaos $(ARGS)
 
 test: setup
 	@$(BIN)/python -m pytest $(ARGS)
