@@ -1,0 +1,20 @@
+from pathlib import Path
+
+import pytest
+
+PEERS = ("ours", "ministack", "offline", "aws")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--on",
+        action="append",
+        choices=PEERS,
+        help="where the behaviour suite runs; may be given several times (aws: your account, a stack that is deleted at the end)",
+    )
+    parser.addoption(
+        "--peer-folder",
+        type=Path,
+        default=Path("build/peers").absolute(),
+        help="where `make peers` has installed offline",
+    )
