@@ -3,8 +3,8 @@
 As on Lambda an invocation that finds no free environment causes a new one, up to the function's cap, and is served by
 whichever is free first; an environment whose handler times out or whose process dies is gone and with it everything it
 kept in memory; an idle one is ended after a while. A handler that raises keeps its environment. Unlike on Lambda, an
-environment is not frozen between invocations, and with the cap reached an invocation waits unless the function says
-`throttle_at_cap`.
+environment is frozen between invocations only if the function says `freeze`, and with the cap reached an invocation waits
+unless it says `throttle_at_cap`.
 
 Sources: "Understanding the Lambda execution environment lifecycle", "Lambda function scaling" (Lambda developer guide).
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -23,12 +24,13 @@ from collections import deque
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from struct import Struct
-from typing import IO
+from typing import IO, NoReturn
 
 import msgspec
 
 from adapters.lambda_apigw.local import child_process
 from adapters.lambda_apigw.local.settings import Faults, Function
+from adapters.lambda_apigw.local.throttle import TokenBucket
 from adapters.lambda_apigw.local.usage import FunctionUsage, quantiles
 
 _MAIN = str(Path(__file__).with_name("environment_main.py"))
@@ -156,6 +158,25 @@ class _LogPipe(asyncio.Protocol):
         self._pool.write_log(data)
 
 
+class Concurrency:
+    """How many invocations of an account are under way, and may be."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._under_way = 0
+
+    def take(self) -> bool:
+        """One more, unless the limit is reached."""
+        if self._under_way >= self._limit:
+            return False
+        self._under_way += 1
+        return True
+
+    def give_back(self, _: object = None) -> None:
+        """One has ended."""
+        self._under_way -= 1
+
+
 class FunctionPool:
     """All environments of one function.
 
@@ -171,6 +192,8 @@ class FunctionPool:
         region: str,
         account_id: str,
         faults: Faults,
+        account: Concurrency | None = None,
+        starts: int = 1_000,
     ) -> None:
         self.name = name
         self.function = function
@@ -180,6 +203,8 @@ class FunctionPool:
         self._ids = random.Random()  # noqa: S311  request ids, not secrets
         self._faults = faults
         self._rng = random.Random(faults.seed)  # noqa: S311  reproducible faults
+        self._account = account or Concurrency(1_000)
+        self._starts = TokenBucket(starts / 10, starts)
         self._variables = _runtime_variables(name, function, region, account_id) | dict(variables)
         self._environments: set[_Environment] = set()
         self._idle: list[_Environment] = []
@@ -204,18 +229,27 @@ class FunctionPool:
         Cancelling the caller does not stop the handler, as on Lambda. Raises InvocationFailed, InvocationTimedOut or
         InvocationThrottled.
         """
-        if self.function.throttle_at_cap and self._busy + len(self._waiting) >= self.function.concurrency:
-            self._throttles += 1
-            raise InvocationThrottled("TooManyRequestsException", "Rate Exceeded.")
+        at_cap = self._busy + len(self._waiting) >= self.function.concurrency
+        if self.function.throttle_at_cap and at_cap:
+            self._refuse()
+        if not self._idle and not at_cap and not self._starts.take():
+            self._refuse()
+        if not self._account.take():
+            self._refuse()
         request_id = str(uuid.UUID(int=self._ids.getrandbits(128), version=4))
         invocation = _Invocation(event, request_id, asyncio.get_running_loop().create_future())
+        invocation.future.add_done_callback(self._account.give_back)
         if self._idle:
             self._dispatch(self._idle.pop(), invocation)
         else:
-            invocation.over_cap = self._busy + len(self._waiting) >= self.function.concurrency
+            invocation.over_cap = at_cap
             self._waiting.append(invocation)
             self._start_if_needed()
         return await invocation.future
+
+    def _refuse(self) -> NoReturn:
+        self._throttles += 1
+        raise InvocationThrottled("TooManyRequestsException", "Rate Exceeded.")
 
     def kill_environment(self) -> bool:
         """Kill one environment, a busy one if there is any: its invocation fails. False if there is none."""
@@ -350,8 +384,12 @@ class FunctionPool:
                 return
         environment.idle_since = time.monotonic()
         self._idle.append(environment)
+        if self.function.freeze:
+            child_process.kill_group(environment.process, signal.SIGSTOP)
 
     def _dispatch(self, environment: _Environment, invocation: _Invocation) -> None:
+        if self.function.freeze:
+            child_process.kill_group(environment.process, signal.SIGCONT)
         self._invocations += 1
         self._busy += 1
         invocation.started_at = time.monotonic()

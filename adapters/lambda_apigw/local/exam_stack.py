@@ -273,6 +273,9 @@ class LocalServerless:
             "PROCTORWIRE_MAX_CONNECTION_SECONDS": repr(self._limits.duration_seconds),
             "PROCTORWIRE_USAGE_EVERY_SECONDS": "0",
         }
+        has_table_faults = bool(self._faults.table_throttled or self._faults.table_answer_lost)
+        if has_table_faults:
+            variables["AWS_ENDPOINT_URL_DYNAMODB"] = "{table_url}"
         if self._policy is not None:
             variables["PROCTORWIRE_POLICY"] = msgspec.json.encode(self._policy).decode()
 
@@ -318,6 +321,7 @@ class LocalServerless:
             schedules=(Schedule(name="minute", function="minute", interval_seconds=self._minute_seconds),),
             limits=self._limits,
             faults=self._faults,
+            table_endpoint_url=server if has_table_faults else "",
             port=self._port,
             management_port=self._management_port,
             region=self._region,

@@ -403,6 +403,9 @@ class Gateway:
         return "$default" if "$default" in routes else None
 
     async def _run(self, connection: Connection, route_key: str, event: Event, request_id: str) -> None:
+        faults = self._settings.faults
+        if self._faults.random() < faults.message_delayed:
+            await asyncio.sleep(self._faults.random() * faults.delayed_within_ms / 1000)
         try:
             result = await self._invoke(self._settings.routes[route_key], event)
             proxy = _decode_proxy(result)

@@ -15,12 +15,13 @@ from urllib.parse import unquote
 
 import msgspec
 
-from adapters.lambda_apigw.local.environments import FunctionPool
+from adapters.lambda_apigw.local.environments import Concurrency, FunctionPool
 from adapters.lambda_apigw.local.gateway import Gateway
 from adapters.lambda_apigw.local.http_server import HttpServer, Request, Response
 from adapters.lambda_apigw.local.management import Management
 from adapters.lambda_apigw.local.queues import QueueMapping, Rule
 from adapters.lambda_apigw.local.settings import Function, GatewaySettings
+from adapters.lambda_apigw.local.table_faults import TableFaults
 from adapters.lambda_apigw.local.throttle import TokenBucket
 from adapters.lambda_apigw.local.usage import Usage
 
@@ -50,6 +51,8 @@ class LocalGateway:
         self._gateway = Gateway(settings, self._pools, self._account, rng)
         self._management = Management(settings, self._gateway, self._account)
         self._http: HttpServer | None = None
+        self._table = TableFaults(settings.table_endpoint_url, settings.faults) if settings.table_endpoint_url else None
+        self._table_url = ""
 
     async def __aenter__(self) -> LocalGateway:
         try:
@@ -70,6 +73,9 @@ class LocalGateway:
         await self._gateway.start()
         self._http = await HttpServer.start(self._handle, self.settings.host, self.settings.management_port)
         settings = self.settings
+        if self._table:
+            self._table_url = await self._table.start(settings.host)
+        concurrency = Concurrency(settings.limits.account_concurrency)
         for name, function in settings.functions.items():
             self._pools[name] = FunctionPool(
                 name,
@@ -78,6 +84,8 @@ class LocalGateway:
                 region=settings.region,
                 account_id=settings.account_id,
                 faults=settings.faults,
+                account=concurrency,
+                starts=settings.limits.environments_per_ten_seconds,
             )
         self._mappings = [
             QueueMapping(
@@ -109,6 +117,8 @@ class LocalGateway:
             await self._http.close()
         for pool in self._pools.values():
             await pool.stop()
+        if self._table:
+            await self._table.stop()
 
     def _variables(self, function: Function) -> dict[str, str]:
         credentials = self.settings.credentials
@@ -119,9 +129,13 @@ class LocalGateway:
         }
         variables = {name: value for name, value in variables.items() if value}
         for name, value in function.env.items():
-            variables[name] = value.replace("{management_url}", self.management_url).replace(
-                "{websocket_url}", self.websocket_url
-            )
+            for placeholder, url in (
+                ("{management_url}", self.management_url),
+                ("{websocket_url}", self.websocket_url),
+                ("{table_url}", self._table_url),
+            ):
+                value = value.replace(placeholder, url)
+            variables[name] = value
         return variables
 
     @property

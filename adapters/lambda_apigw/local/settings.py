@@ -16,9 +16,9 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """One Lambda function: what a deployment template says about it.
 
     `handler` is an import string, `package.module:attribute`. In the values of `env` the text `{management_url}` is
-    replaced by the address of the `@connections` endpoint and `{websocket_url}` by that of the socket, both of which
-    are known only after the start. A handler sees only `env` and the variables the Lambda runtime sets itself, never
-    the environment of the gateway.
+    replaced by the address of the `@connections` endpoint, `{websocket_url}` by that of the socket and `{table_url}` by the
+    faulty way to the table, all of which are known only after the start. A handler sees only `env` and the variables the
+    Lambda runtime sets itself, never the environment of the gateway.
     """
 
     handler: str
@@ -29,6 +29,9 @@ class Function(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     #: With every environment busy, False: wait for one (measured as `queue_ms`), because a laptop has few cores where
     #: AWS would have started another; True: refuse, as AWS does when the function's concurrency is used up.
     throttle_at_cap: bool = False
+    #: Stop an environment's processes between invocations, as Lambda freezes them, so that work which a handler leaves
+    #: behind shows: it goes on only with the next invocation.
+    freeze: bool = False
     #: An environment unused for this long is ended. AWS publishes no figure.
     idle_seconds: float = 300.0
     env: dict[str, str] = {}
@@ -90,6 +93,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     burst: int = 5_000
     #: New connections a second, all WebSocket APIs of the account.
     connects_per_second: float = 500.0
+    #: Invocations at the same time of all functions of the account ("Lambda quotas"); one more is refused.
+    account_concurrency: int = 1_000
+    #: New environments of one function in ten seconds ("Lambda function scaling"); what would need one more is refused.
+    environments_per_ten_seconds: int = 1_000
     #: Bytes that may wait for one slow client before a POST to it is answered 429. AWS says that such a buffer exists
     #: (LimitExceededException), not how large it is.
     client_buffer_bytes: int = 1024 * 1024
@@ -107,6 +114,13 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     #: Probability that an invocation's environment is killed within `killed_within_ms` of its start.
     invocation_killed: float = 0.0
     killed_within_ms: float = 20.0
+    #: Probability that a message reaches its function late, by up to `delayed_within_ms`, so that it is overtaken.
+    message_delayed: float = 0.0
+    delayed_within_ms: float = 200.0
+    #: Probability that a request to the table at `table_endpoint_url` is refused as throttled.
+    table_throttled: float = 0.0
+    #: Probability that such a request is carried out and its answer lost.
+    table_answer_lost: float = 0.0
     seed: int = 1
 
 
@@ -135,6 +149,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     limits: Limits = Limits()
     faults: Faults = Faults()
     credentials: Credentials = Credentials()
+    #: Where DynamoDB's API is served, for the faults of the table: functions reach it at `{table_url}`.
+    table_endpoint_url: str = ""
     host: str = "127.0.0.1"
     #: 0: any free port.
     port: int = 0

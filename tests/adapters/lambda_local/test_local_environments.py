@@ -4,11 +4,12 @@ import asyncio
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 from toy_gateway import alive, ask, function, say, until
 
-from adapters.lambda_apigw.local.settings import Faults
+from adapters.lambda_apigw.local.settings import Faults, Limits
 
 
 async def test_a_warm_environment_is_reused(toy):
@@ -242,3 +243,61 @@ async def test_many_messages_at_once(toy):
     usage = local.usage("reply")
     assert usage.invocations == 300
     assert usage.environments_started == 3
+
+
+async def test_the_accounts_concurrency_is_shared_by_its_functions(toy):
+    """Source: "Lambda quotas": concurrent executions of an account, over all its functions."""
+    local = await toy(
+        functions={"a": function("message"), "b": function("message")},
+        routes={"a": "a", "b": "b"},
+        limits=Limits(account_concurrency=1),
+    )
+    async with local.connect() as socket:
+        await socket.send('{"action": "a", "data": {"sleep": 0.4}}')
+        await socket.send('{"action": "b", "data": {}}')
+        assert json.loads(await socket.recv())["message"] == "Internal server error"
+        assert "event" in json.loads(await socket.recv())
+        await local.idle("a")
+        await socket.send('{"action": "b", "data": {}}')
+        assert "event" in json.loads(await socket.recv())
+    assert local.usage("b").throttles == 1
+
+
+async def test_a_function_starts_only_so_many_environments_in_ten_seconds(toy):
+    """Source: "Lambda function scaling": 1,000 environments every ten seconds, for each function."""
+    local = await toy(limits=Limits(environments_per_ten_seconds=1))
+    async with local.connect() as socket:
+        await socket.send(say(sleep=0.4))
+        assert (await ask(socket))["message"] == "Internal server error"
+        assert "event" in json.loads(await socket.recv())
+    assert local.usage("message").environments_started == 1
+
+
+async def test_a_frozen_environment_does_nothing_between_invocations(toy):
+    """Source: "Understanding the Lambda execution environment lifecycle": background work goes on in the next invocation."""
+    local = await toy(functions={"message": function("message", freeze=True)})
+    async with local.connect() as socket:
+        child = (await ask(socket, spawn=True))["spawned"]
+        await until(lambda: stopped(child))
+        assert stopped(local.gateway.environment_pids["message"][0])
+        await socket.send(say(sleep=0.3))
+        await until(lambda: not stopped(child))
+        assert "event" in json.loads(await socket.recv())
+        await until(lambda: stopped(child))
+    await local.gateway.stop()
+    await until(lambda: not alive(child))
+
+
+def stopped(pid):
+    """Whether a process is stopped by a signal."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+
+
+async def test_messages_are_delayed_and_overtaken_as_a_fault(toy):
+    local = await toy(faults=Faults(message_delayed=0.5, delayed_within_ms=300))
+    async with local.connect() as socket:
+        for number in range(12):
+            await socket.send(say(number=number))
+        order = [json.loads(json.loads(await socket.recv())["event"]["body"])["data"]["number"] for _ in range(12)]
+    assert sorted(order) == list(range(12))
+    assert order != list(range(12))
