@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from compare.administration import admin
 from compare.commands import serverless
 from core.identity import Principal, issue
 
@@ -28,33 +29,55 @@ def main() -> None:
     "--redis", "redis_url", metavar="URL", help="Redis to share with other instances; without it, an embedded one."
 )
 @click.option("--token-secret", metavar="S", help="Secret that signs tokens (HS256), or kid:secret,kid:secret.")
+@click.option("--token-secret-file", metavar="FILE", help="File with the secret, or with kid:secret on each line.")
+@click.option("--jwks", metavar="FILE|URL", help="Public keys of an LMS that signs tokens with RS256, ES256 or EdDSA.")
 @click.option("--transport", type=click.Choice(["picows", "websockets"]), help="WebSocket library.  [default: picows]")
 @click.option("--data-dir", metavar="DIR", help="Where an embedded Redis and the journal keep their files.")
 @click.option(
     "--journal", metavar="FILE", help="SQLite file of the journal, or dynamodb:TABLE.  [default: in the data folder]"
 )
-@click.option("--tls-certificate", metavar="PEM", help="Certificate chain: with it, the port takes TLS only.")
+@click.option(
+    "--tls-cert",
+    "--tls-certificate",
+    "tls_certificate",
+    metavar="PEM",
+    help="Certificate chain: with it, the port takes TLS only.",
+)
 @click.option("--tls-key", metavar="PEM", help="Its key.  [default: in the same file]")
 @click.option("--drain-seconds", type=float, help="Over how long SIGTERM sends clients elsewhere.  [default: 20]")
 @click.option("--origins", metavar="LIST", help="Web origins allowed besides the host's own, comma-separated.")
+@click.option("--messages-per-second", type=float, help="What one connection may send, in the long run.  [default: 20]")
+@click.option("--message-burst", type=int, help="And at once.  [default: 60]")
+@click.option("--connections-per-address", type=int, help="An exam hall is one address.  [default: 20000]")
+@click.option("--admin-port", type=int, help="Port of /metrics on 127.0.0.1; -1 for none.  [default: port + 1000]")
+@click.option("--admin-host", help="Address of that port.  [default: 127.0.0.1]")
+@click.option("--emf", metavar="FILE", help="Append a line a minute of CloudWatch's embedded metric format.")
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), help="[default: INFO]")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
+@click.option("--config", metavar="TOML", help="A file with any of these settings.")
+@click.option("--print-config", is_flag=True, help="Print the settings as they would be, secrets masked, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Announce readiness as one line of JSON.")
-def serve(as_json: bool, **given: Any) -> None:
+def serve(as_json: bool, print_config: bool, **given: Any) -> None:
     """Run one instance: supervisor, workers, journal and, without --redis, an embedded Redis.
 
-    Each option is also read from the environment, as PROCTORWIRE_ and its name: PROCTORWIRE_TOKEN_SECRET,
-    PROCTORWIRE_REDIS_URL, PROCTORWIRE_WORKERS and so on. Two instances with the same --redis are one cluster.
+    Each option is also read from the environment, as PROCTORWIRE_ and its name (PROCTORWIRE_TOKEN_SECRET,
+    PROCTORWIRE_REDIS_URL, PROCTORWIRE_WORKERS and so on), and then from --config. Two instances with the same --redis are
+    one cluster.
 
     \b
     Example:
       export PROCTORWIRE_TOKEN_SECRET=$(python -c 'import secrets; print(secrets.token_hex(32))')
       proctorwire serve --workers 2 --port 8080
     """
-    from adapters.ec2_cluster.config import SettingsError, read_settings
+    from adapters.ec2_cluster.config import SettingsError, read_settings, show_settings
     from adapters.ec2_cluster.supervisor import serve as run
 
     try:
-        sys.exit(run(read_settings(given), as_json=as_json))
+        settings = read_settings(given)
+        if print_config:
+            click.echo(show_settings(settings))
+            return
+        sys.exit(run(settings, as_json=as_json))
     except SettingsError as error:
         raise BadInput(str(error)) from error
 
@@ -256,6 +279,9 @@ def bench(
 
 main.add_command(serverless.lambda_group)
 main.add_command(serverless.bench_command)
+
+
+main.add_command(admin)
 
 
 class BadInput(click.ClickException):

@@ -22,6 +22,17 @@ MIN_SECRET_BYTES = 32
 """RFC 7518 section 3.2: an HS256 key is at least as long as the hash."""
 
 
+ASYMMETRIC = {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}
+_LEAST_RSA_BITS = 2048
+
+
+class PublicKey(Struct, frozen=True):
+    """A key that checks signatures and can make none. Its algorithm is fixed, whatever a token says."""
+
+    algorithm: str
+    key: Any
+
+
 class Principal(Struct, frozen=True, omit_defaults=True):
     """The bearer of a token. `subject` is the student's or proctor's id, `expires_at` epoch seconds."""
 
@@ -54,8 +65,8 @@ def token_of(subprotocols: list[str], query_token: str | None) -> str | None:
     return query_token or None
 
 
-def verify(token: str | None, keys: Mapping[str, str], now: float) -> Principal:
-    """The principal of a token signed with one of `keys` (`kid` to secret; the key `""` is for tokens without `kid`).
+def verify(token: str | None, keys: Mapping[str, str | PublicKey], now: float) -> Principal:
+    """The principal of a token signed with one of `keys`: `kid` to HS256 secret or public key; `""` is for tokens without `kid`.
 
     Raises `TokenRejected`: 401 if it is missing, malformed, badly signed or expired, 403 if it is ours but not for an exam.
     """
@@ -65,14 +76,19 @@ def verify(token: str | None, keys: Mapping[str, str], now: float) -> Principal:
         raise TokenRejected("no token: send it as the subprotocol bearer.TOKEN or as ?token=")
     try:
         key = keys[jwt.get_unverified_header(token).get("kid", "")]
-        # PyJWT would compare times with this machine's clock; `now` is the service's
+        # The algorithm is the key's, never the token's choice. PyJWT would compare times with this machine's clock; `now` is the
+        # service's.
+        secret, algorithm = (key.key, key.algorithm) if isinstance(key, PublicKey) else (key, "HS256")
         claims = jwt.decode(
-            token, key, algorithms=["HS256"], options={"verify_exp": False, "verify_iat": False, "verify_nbf": False}
+            token,
+            secret,
+            algorithms=[algorithm],
+            options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
         )
     except KeyError:
         raise TokenRejected("the token's kid names no key of this server") from None
     except jwt.InvalidTokenError as exc:
-        raise TokenRejected(f"the token can't be verified: {exc}") from exc
+        raise TokenRejected("the token can't be verified") from exc
     principal = principal_of(claims)
     if principal.expires_at + _CLOCK_SKEW_SECONDS < now:
         raise TokenRejected("the token has expired; ask for a new one")
@@ -80,6 +96,33 @@ def verify(token: str | None, keys: Mapping[str, str], now: float) -> Principal:
     if not isinstance(not_before, int | float) or not_before - _CLOCK_SKEW_SECONDS > now:
         raise TokenRejected("the token is not valid yet (nbf)")
     return principal
+
+
+def public_keys(jwks: bytes) -> dict[str, PublicKey]:
+    """The keys of a JWKS (RFC 7517) by `kid`: RS256, ES256 and EdDSA. Others, and those without `kid`, are left out.
+
+    Raises `TokenRejected` if it is no JWKS.
+    """
+    import jwt
+
+    try:
+        listed = msgspec.json.decode(jwks, type=dict[str, Any])["keys"]
+        found: dict[str, PublicKey] = {}
+        for one in listed:
+            algorithm = ASYMMETRIC.get(one.get("kty", ""))
+            kid = one.get("kid")
+            if algorithm is None or not isinstance(kid, str) or not kid or one.get("use", "sig") != "sig":
+                continue
+            public = {name: value for name, value in one.items() if name != "d"}  # we sign nothing with it
+            try:
+                key = jwt.PyJWK(public, algorithm=algorithm).key
+            except jwt.PyJWTError:
+                continue  # a curve, or an algorithm, that we don't take
+            if getattr(key, "key_size", _LEAST_RSA_BITS) >= _LEAST_RSA_BITS or algorithm != "RS256":
+                found[kid] = PublicKey(algorithm, key)
+    except (msgspec.DecodeError, KeyError, TypeError, AttributeError) as exc:
+        raise TokenRejected("not a JWKS: it needs a list of keys") from exc
+    return found
 
 
 def principal_of(claims: Mapping[str, Any]) -> Principal:

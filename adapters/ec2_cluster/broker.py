@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.resources
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -19,6 +19,7 @@ from adapters.ec2_cluster.clock import ServiceClock
 from adapters.ec2_cluster.keys import (
     JOURNAL_BEHIND,
     MEMORY_SINCE,
+    REVOKED,
     all_partitions,
     exam_keys,
     participant_of,
@@ -165,6 +166,8 @@ class RedisBroker:
         self.save_exam_script = Script(script_source("save_exam.lua"))
         scripts = (self.claim_script, self.save_script, self.append_script, self.save_exam_script)
         self.client = RedisClient(url, name=worker, scripts=scripts, on_connected=on_connected)
+        self.lease: Callable[[], bytes] = lambda: b"{}"
+        """What the lease says about this worker, for operators."""
         self._worker = worker
         self._clock = clock
         self._published: defaultdict[ExamKey, int] = defaultdict(int)
@@ -394,11 +397,20 @@ class RedisBroker:
 
     async def renew_lease(self) -> None:
         """Say that this worker is alive, for three seconds."""
-        await self.client.execute("SET", worker_lease(self._worker), "1", "EX", WORKER_LEASE_SECONDS)
+        await self.client.execute("SET", worker_lease(self._worker), self.lease(), "EX", WORKER_LEASE_SECONDS)
 
     async def end_lease(self) -> None:
         """Say that this worker is gone."""
         await self.client.execute("DEL", worker_lease(self._worker))
+
+    async def revocations(self) -> dict[bytes, bytes]:
+        """What `admin revoke` wrote: revocations as `access` encodes them, each with the moment until which it holds."""
+        stored = await self.client.execute("HGETALL", REVOKED)
+        return dict(zip(stored[::2], stored[1::2], strict=True))
+
+    async def restore_revocations(self, known: Iterable[tuple[bytes, float]]) -> None:
+        """Write back those that a Redis which came back empty has lost."""
+        await self._all([("HSETNX", REVOKED, field, until) for field, until in known])
 
     async def memory_seconds(self) -> float:
         """For how long Redis remembers: since it was empty, as far as any worker noticed."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import secrets
 import ssl
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
-from core.identity import MIN_SECRET_BYTES
+from core.errors import TokenRejected
+from core.identity import MIN_SECRET_BYTES, public_keys
 
 PREFIX = "PROCTORWIRE_"
 
@@ -24,9 +27,10 @@ class ClusterSettings(Struct, frozen=True, kw_only=True):
     """One instance of the cluster.
 
     `redis_url` empty: an embedded Redis, with its files in `data_dir` (empty: a temporary folder). `token_secrets` maps `kid` to
-    HS256 secret; the key `""` is for tokens without `kid`. `journal` is where the journal is carried to: a SQLite file (empty: in
-    the data folder), or `dynamodb:TABLE`. `port` 0: a free one. `tls_certificate` and `tls_key` are PEM files: with them, the port
-    takes TLS only.
+    HS256 secret; the key `""` is for tokens without `kid`. `jwks` is a file or an https:// URL with further, public keys.
+    `journal` is where the journal is carried to: a SQLite file (empty: in the data folder), or `dynamodb:TABLE`. `port` 0: a free
+    one. `tls_certificate` and `tls_key` are PEM files: with them, the port takes TLS only. `admin_port` is that of metrics: 0 a
+    free one, -1 none, and without a word the port of the sockets and 1000. `emf` is a file for CloudWatch's embedded metric format.
     """
 
     host: str = "127.0.0.1"
@@ -34,6 +38,7 @@ class ClusterSettings(Struct, frozen=True, kw_only=True):
     workers: int = 1
     redis_url: str = ""
     token_secrets: dict[str, str]
+    jwks: str = ""
     transport: Literal["picows", "websockets"] = "picows"
     data_dir: str = ""
     journal: str = ""
@@ -42,33 +47,130 @@ class ClusterSettings(Struct, frozen=True, kw_only=True):
     tls_certificate: str = ""
     tls_key: str = ""
     origins: tuple[str, ...] = ()
-    log_level: str = "INFO"
+    messages_per_second: float = 20.0
+    message_burst: int = 60
+    connections_per_address: int = 20_000
+    admin_host: str = "127.0.0.1"
+    admin_port: int | None = None
+    emf: str = ""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
+
+
+_NOT_SETTINGS = frozenset(("token_secret", "token_secret_file", "config"))
+_RANGES: dict[str, tuple[float, float]] = {
+    "workers": (1, 64),
+    "port": (0, 65535),
+    "admin_port": (-1, 65535),
+    "tick_seconds": (0.001, 5),
+    "drain_seconds": (0, 3600),
+    "messages_per_second": (0.1, 100_000),
+    "message_burst": (1, 1_000_000),
+    "connections_per_address": (1, 1_000_000),
+}
 
 
 def read_settings(given: Mapping[str, Any], environment: Mapping[str, str] = os.environ) -> ClusterSettings:
-    """Settings from values given on the command line (None: not given) and `PROCTORWIRE_<NAME>` in the environment.
+    """Settings from values given on the command line (None: not given), else `PROCTORWIRE_<NAME>` in the environment, else a file.
 
+    The file is `config` (TOML, the same names): secrets may be there as `token_secret` or, better, `token_secret_file`.
     Raises `SettingsError` naming the setting.
     """
-    values: dict[str, Any] = {}
-    for field in msgspec.structs.fields(ClusterSettings):
-        name = field.name
+    config = given.get("config") or environment.get(PREFIX + "CONFIG")
+    in_file = _read_config(str(config)) if config else {}
+
+    def find(name: str) -> Any:
         value = given.get(name)
-        if value is None and name != "token_secrets":
+        if value is None:
             value = environment.get(PREFIX + name.upper())
-        if value is not None:
+        return in_file.get(name) if value is None else value
+
+    values: dict[str, Any] = {}
+    for name in ClusterSettings.__struct_fields__:
+        if name != "token_secrets" and (value := find(name)) is not None:
             values[name] = value.split(",") if name == "origins" and isinstance(value, str) else value
-    values["token_secrets"] = read_secrets(given.get("token_secret"), environment)
+    values["token_secrets"] = _find_secrets(given, environment, in_file, needed=not values.get("jwks"))
     try:
         settings = msgspec.convert(values, ClusterSettings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(f"setting {error}") from error
-    if not 1 <= settings.workers <= 64:
-        raise SettingsError(f"workers is {settings.workers}; it must be between 1 and 64")
-    if not 0 <= settings.port <= 65535:
-        raise SettingsError(f"port is {settings.port}; it must be between 0 and 65535")
+    for name, (least, most) in _RANGES.items():
+        value = getattr(settings, name)
+        if value is not None and not least <= value <= most:
+            raise SettingsError(f"{name} is {value}; it must be between {least:g} and {most:g}")
     tls_context(settings)
+    _check_jwks(settings.jwks)
     return settings
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(Path(path).read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"config {path} can't be read: {error}") from error
+    known = {*ClusterSettings.__struct_fields__, *_NOT_SETTINGS} - {"token_secrets", "config"}
+    for name in found:
+        if name not in known:
+            raise SettingsError(f"config {path}: there is no setting {name}; there are {', '.join(sorted(known))}")
+    return found
+
+
+def _find_secrets(
+    given: Mapping[str, Any], environment: Mapping[str, str], in_file: Mapping[str, Any], *, needed: bool
+) -> dict[str, str]:
+    """From the most particular place that names any: command line, environment, file; in each, a file of secrets or the secret."""
+    for place in (given, _from(environment), in_file):
+        path, text = place.get("token_secret_file"), place.get("token_secret")
+        if path:
+            text = _read_secret_file(str(path))
+        if text:
+            return read_secrets(str(text), {})
+    return read_secrets(None, {}) if needed else {}
+
+
+def _from(environment: Mapping[str, str]) -> dict[str, str | None]:
+    return {name: environment.get(PREFIX + name.upper()) for name in ("token_secret", "token_secret_file")}
+
+
+def _read_secret_file(path: str) -> str:
+    """Secrets in a file: one, or `kid:secret` each on a line or after a comma."""
+    try:
+        return ",".join(Path(path).read_text().split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"token_secret_file {path} can't be read: {error}") from error
+
+
+def _check_jwks(place: str) -> None:
+    """A file must be there and be a JWKS; a URL may be away, and is asked again."""
+    if not place:
+        return
+    if "://" in place and not place.startswith(("https://", "http://127.0.0.1:", "http://localhost:")):
+        raise SettingsError(f"jwks is {place!r}; give a file or an https:// URL")
+    if "://" not in place:
+        try:
+            public_keys(Path(place).read_bytes())
+        except (OSError, TokenRejected) as error:
+            raise SettingsError(f"jwks {place} can't be used: {error}") from error
+
+
+def show_settings(settings: ClusterSettings) -> str:
+    """The settings as a file that `--config` would take, secrets masked."""
+    lines = []
+    for name in ClusterSettings.__struct_fields__:
+        value = getattr(settings, name)
+        if name == "token_secrets":
+            kids = ", ".join(kid or "(no kid)" for kid in value) or "none"
+            lines.append(f"# token secrets: {kids}")
+        elif value is not None:
+            shown = without_password(value) if name in ("redis_url", "jwks") else value
+            lines.append(f"{name} = {msgspec.json.encode(shown).decode()}")
+    return "\n".join(lines)
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be shown."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else url
 
 
 def tls_context(settings: ClusterSettings) -> ssl.SSLContext | None:
@@ -93,7 +195,7 @@ def read_secrets(given: str | None, environment: Mapping[str, str]) -> dict[str,
     text = given if given is not None else environment.get(PREFIX + "TOKEN_SECRET", "")
     if not text:
         raise SettingsError(
-            "no token secret: give --token-secret or PROCTORWIRE_TOKEN_SECRET (make one: "
+            "no token secret: give PROCTORWIRE_TOKEN_SECRET, --token-secret-file or --jwks (make one: "
             "python -c 'import secrets; print(secrets.token_hex(32))')"
         )
     found: dict[str, str] = {}

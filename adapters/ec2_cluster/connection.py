@@ -79,6 +79,10 @@ class ConnectionSettings:
     """Requests being read at once; one more is answered 503 with `Retry-After`."""
     max_connections: int = 50_000
     """Open connections; one more is answered 503 with `Retry-After`."""
+    max_per_address: int = 20_000
+    """Open connections from one address; one more is answered 429. Generous, because an exam hall is one address."""
+    max_handshakes_per_address: int = 256
+    """Requests being read at once from one address, so that nobody alone can keep the others waiting."""
     message_bytes: int = 8 * 1024
     """A longer message is not delivered: the endpoint gets `too_big` and the socket stays."""
     message_limit_bytes: int = 32 * 1024
@@ -399,6 +403,8 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.AbstractServer | None = None
         self._fronts: set[_Front] = set()
+        self._knocking: Counter[str] = Counter()  # fronts by address
+        self._inside: Counter[str] = Counter()  # connections by address
         self._wheel = _Wheel(self)
         self._all_gone: asyncio.Future[None] | None = None
         # Random rather than the process id: two instances have the same ones, and a restarted worker must not repeat an id.
@@ -454,12 +460,14 @@ class Listener:
 
     def _opened(self, connection: Connection) -> None:
         self.connections[connection.id] = connection
+        self._inside[connection.peer] += 1
         self.counters["opened"] += 1
         self._wheel.add(connection)
         self._call(connection, self.endpoint.opened)
 
     def _gone(self, connection: Connection) -> None:
         del self.connections[connection.id]
+        _count_down(self._inside, connection.peer)
         self.counters[f"closed_{connection._code}"] += 1
         self._wheel.remove(connection)
         if self._all_gone is not None and not self.connections and not self._all_gone.done():
@@ -579,7 +587,7 @@ class _Wheel:
 class _Front(asyncio.Protocol):
     """A socket until its request is complete: then a transport takes it over, or it gets its answer and is closed."""
 
-    __slots__ = ("_answered", "_buffer", "_listener", "_timer", "_transport")
+    __slots__ = ("_answered", "_buffer", "_counted", "_listener", "_peer", "_timer", "_transport")
 
     _transport: asyncio.Transport
 
@@ -587,15 +595,22 @@ class _Front(asyncio.Protocol):
         self._listener = listener
         self._buffer = bytearray()
         self._answered = False
+        self._counted = False
+        self._peer = ""
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         listener = self._listener
         self._timer = listener._loop.call_later(listener.settings.handshake_seconds, self._timed_out)
+        self._peer = _host(transport.get_extra_info("peername"))
         if len(listener._fronts) >= listener.settings.max_handshakes:
             self._refuse(503, headers=(("Retry-After", "1"),))
+        elif listener._knocking[self._peer] >= listener.settings.max_handshakes_per_address:
+            self._refuse(429, headers=(("Retry-After", "1"),))
         listener._fronts.add(self)
+        listener._knocking[self._peer] += 1
+        self._counted = True
 
     def data_received(self, data: bytes) -> None:
         if self._answered:
@@ -636,7 +651,9 @@ class _Front(asyncio.Protocol):
             raise RequestError(404)
         if len(listener.connections) >= settings.max_connections:
             raise RequestError(503, "full", (("Retry-After", "5"),))
-        peer = _host(transport.get_extra_info("peername"))
+        peer = self._peer
+        if listener._inside[peer] >= settings.max_per_address:
+            raise RequestError(429, "too many connections from this address", (("Retry-After", "5"),))
         handshake = read_handshake(request, peer, transport.get_extra_info("ssl_object") is not None)
         if not origin_is_allowed(handshake, settings.origins):
             raise RequestError(403, "origin not allowed")
@@ -681,6 +698,9 @@ class _Front(asyncio.Protocol):
     def _leave(self) -> None:
         self._stop_timer()
         self._listener._fronts.discard(self)
+        if self._counted:
+            self._counted = False
+            _count_down(self._listener._knocking, self._peer)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -724,6 +744,13 @@ def _may_be_sent(code: int) -> bool:
 def _cut(reason: str) -> bytes:
     """A control frame holds 125 bytes, 2 of them the code; not in the middle of a character."""
     return reason.encode()[:123].decode(errors="ignore").encode()
+
+
+def _count_down(counter: Counter[str], name: str) -> None:
+    """One less; what is not there any more takes no memory."""
+    counter[name] -= 1
+    if counter[name] <= 0:
+        del counter[name]
 
 
 def _host(peername: object) -> str:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import parse_qsl
 
 import redis
-from msgspec import Struct
+from msgspec import DecodeError, Struct
 
-from adapters.ec2_cluster.keys import JOURNAL_BEHIND, all_partitions
+from adapters.ec2_cluster.keys import JOURNAL_ASIDE, JOURNAL_BEHIND, all_partitions
+from adapters.ec2_cluster.metrics import FigureFile, Figures
 from core import journal
 from core.journal import Entry
 from core.participant import ExamKey
@@ -47,6 +48,10 @@ class Ledger(Protocol):
 
     def of_exam(self, exam: ExamKey) -> list[Entry]:
         """All entries of an exam, oldest first."""
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 class LedgerUnavailableError(Exception):
@@ -78,6 +83,7 @@ class SqliteLedger:
     """A ledger in one file, for one machine and for tests. Several processes may write to it."""
 
     def __init__(self, path: str | Path) -> None:
+        self.on_progress: Callable[[], None] = _nothing
         self._database = sqlite3.connect(path, timeout=_LEDGER_SECONDS, isolation_level=None)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=NORMAL")
@@ -151,6 +157,11 @@ class Carrier:
             carried += self._keep([(stream, reply[1])])
         return carried
 
+    def now(self) -> float:
+        """Redis time."""
+        seconds, micros = cast(Any, self._redis.time())
+        return float(seconds) + float(micros) / 1e6
+
     def look(self) -> Backlog:
         """What waits in all streams; the workers are told since when, because they keep what Redis might lose."""
         with self._redis.pipeline(transaction=False) as pipe:
@@ -165,13 +176,14 @@ class Carrier:
 
     def _keep(self, read: Iterable[Any]) -> int:
         found = [(stream, messages) for stream, messages in read or () if messages]
-        entries = [
-            journal.decode(line)  # a save appends all its entries at once, one a line
+        lines = [
+            line  # a save appends all its entries at once, one a line
             for _, messages in found
             for _, fields in messages
             if fields
             for line in fields[b"e"].split(b"\n")
         ]
+        entries = [entry for line in lines if (entry := self._read(line)) is not None]
         if entries:
             self._ledger.write(entries)
         with self._redis.pipeline(transaction=False) as pipe:
@@ -181,6 +193,15 @@ class Carrier:
                 pipe.xdel(stream, *ids)
             pipe.execute()
         return len(entries)
+
+    def _read(self, line: bytes) -> Entry | None:
+        """An entry; one that this release can't read is put aside, so that it does not stop all that come after it."""
+        try:
+            return journal.decode(line)
+        except DecodeError as error:
+            log.error("an entry can't be read, and was put aside in the list %s: %s", JOURNAL_ASIDE, error)
+            self._redis.rpush(JOURNAL_ASIDE, line)
+            return None
 
 
 def open_ledger(ledger: str) -> SqliteLedger | DynamoLedger:
@@ -193,7 +214,7 @@ def open_ledger(ledger: str) -> SqliteLedger | DynamoLedger:
     return DynamoLedger(place)
 
 
-def run(redis_url: str, ledger_path: str, consumer: str, heartbeat: Callable[[], None]) -> None:
+def run(redis_url: str, ledger_path: str, consumer: str, heartbeat: Callable[[], None], file: FigureFile) -> None:
     """The life of the journal process: until SIGTERM or SIGINT, after which what is in Redis is carried first."""
     ending = False
 
@@ -206,26 +227,40 @@ def run(redis_url: str, ledger_path: str, consumer: str, heartbeat: Callable[[],
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     ledger = open_ledger(ledger_path)
+    ledger.on_progress = heartbeat
     carrier = Carrier(redis.Redis.from_url(redis_url), ledger, consumer)
     prepared, looked_at, counted_at = False, 0.0, 0.0
+    carried = failures = 0
     while True:
         heartbeat()
         try:
             if not prepared:
                 carrier.prepare()
                 prepared = True
-            if time.monotonic() - looked_at > _ABANDONED_MS / 1000:
-                carrier.carry_abandoned()
-                looked_at = time.monotonic()
             if time.monotonic() - counted_at > _LOOK_SECONDS:
-                carrier.look()
+                backlog = carrier.look()
                 counted_at = time.monotonic()
-            if carrier.carry(None if ending else _BLOCK_MS) == 0 and ending:
+                behind = 0.0 if backlog.oldest is None else max(0.0, carrier.now() - backlog.oldest)
+                file.write(
+                    Figures(
+                        "journal",
+                        counters={"journal_carried_total": carried, "journal_failures_total": failures},
+                        gauges={"journal_waiting": backlog.waiting, "journal_behind_seconds": behind},
+                    )
+                )
+            if time.monotonic() - looked_at > _ABANDONED_MS / 1000:
+                carried += carrier.carry_abandoned()
+                looked_at = time.monotonic()
+            fresh = carrier.carry(None if ending else _BLOCK_MS)
+            carried += fresh
+            if not fresh and ending:
                 break
         except (redis.RedisError, sqlite3.Error, LedgerUnavailableError) as error:
             if ending:
                 break  # what is in Redis stays there for the next journal process
+            failures += 1
             log.warning("journal: %s", error)
             prepared = False  # a Redis that came back empty has lost the groups
+            looked_at = 0.0  # what was read and could not be written is this consumer's, and comes first
             time.sleep(_RETRY_SECONDS)
     ledger.close()

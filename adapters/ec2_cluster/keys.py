@@ -15,8 +15,14 @@ from urllib.parse import quote, unquote
 from core.participant import ExamKey, ParticipantKey
 
 PARTITIONS = 128
+WORKER_LEASES = "w:"
+REVOKED = "{revoked}until"
+REVOKED_CHANNEL = b"{revoked}changed"
+"""Revocations of tokens, and where workers are told to read them again."""
 MEMORY_SINCE = "memory:since"
 """When somebody first wrote into this Redis, in epoch seconds: gone with all else when it comes back empty."""
+JOURNAL_ASIDE = "journal:aside"
+"""Entries that a journal process could not read, as they were."""
 JOURNAL_BEHIND = "journal:behind"
 """The epoch seconds of the oldest entry that waits in a stream, as the journal process last saw it; empty if none waits."""
 
@@ -108,4 +114,4 @@ def participant_of(member: str) -> ParticipantKey:
 
 def worker_lease(worker: str) -> str:
     """The key that exists while a worker is alive."""
-    return f"w:{worker}"
+    return WORKER_LEASES + worker

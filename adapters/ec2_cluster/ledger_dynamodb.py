@@ -37,7 +37,9 @@ class DynamoLedger:
         self._table = place.table
         self._keep_seconds = place.retention_days * _DAY_SECONDS
         self._sleep = sleep
-        settings = Config(connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
+        self.on_progress: Callable[[], None] = lambda: None
+        """Called between calls, each of which ends before a supervisor would take the process for one that hangs."""
+        settings = Config(connect_timeout=1, read_timeout=2, retries={"mode": "standard", "total_max_attempts": 1})
         with _reaching():
             self._client = client or boto3.client("dynamodb", region_name=place.region or None, config=settings)
 
@@ -74,6 +76,7 @@ class DynamoLedger:
     def _put(self, items: list[_Item]) -> None:
         requests = [{"PutRequest": {"Item": item}} for item in items]
         for attempt in range(_ATTEMPTS):
+            self.on_progress()
             with _reaching():
                 answer = self._client.batch_write_item(RequestItems={self._table: requests})
             requests = answer.get("UnprocessedItems", {}).get(self._table, [])

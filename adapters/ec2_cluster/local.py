@@ -106,6 +106,7 @@ class LocalCluster:
             "PROCTORWIRE_JOURNAL": self.journal_place,
             "PROCTORWIRE_DRAIN_SECONDS": str(self._drain_seconds),
             "PROCTORWIRE_LOG_LEVEL": "WARNING",
+            "PROCTORWIRE_ADMIN_PORT": "-1",
             "PROCTORWIRE_DIE_WITH_PARENT": "1",
             **more,
         }

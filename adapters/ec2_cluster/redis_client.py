@@ -11,6 +11,7 @@ any more, and costs twenty times as much for each publication.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import logging
@@ -215,6 +216,13 @@ class _Reconnecting:
             self._task = loop.create_task(self._run(self._first))
         assert self._first is not None, "set with the task"
         await asyncio.shield(self._first)
+
+    async def connect_patiently(self) -> None:
+        """Like `connect`, but return only when connected, however many attempts that takes."""
+        with contextlib.suppress(RedisUnavailable):
+            await self.connect()
+        while self._link is None:  # noqa: ASYNC110 - it happens once, at the start
+            await asyncio.sleep(_FIRST_WAIT_SECONDS)
 
     async def close(self) -> None:
         """Close for good; calls still waiting fail with RedisOutcomeUnknown."""
@@ -506,6 +514,8 @@ class Subscriber(_Reconnecting):
         self._healthy = False
         self.gaps = 0
         """Reconnections so far."""
+        self.lag: float | None = None
+        """Seconds from publishing to hearing it, as last probed; whoever takes note of it sets it to None."""
         self.errors = 0
         """Exceptions from the callbacks so far."""
 
@@ -643,6 +653,7 @@ class Subscriber(_Reconnecting):
             raise RedisUnavailable(f"probe not heard in {self._probe_seconds:g} s") from None
         finally:
             publishing.cancel()
+        self.lag = loop.time() - started
         return True
 
     async def _publish(self, payload: bytes) -> None:

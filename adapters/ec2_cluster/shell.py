@@ -506,6 +506,16 @@ class Shell:
         return [exam for exam, keys in self._of_exam.items() if keys]
 
     @property
+    def participants_owned(self) -> int:
+        """How many this worker owns."""
+        return len(self._owned)
+
+    @property
+    def unsaved(self) -> int:
+        """How many of them have changed since their last save."""
+        return len(self._dirty)
+
+    @property
     def is_idle(self) -> bool:
         """Whether everything decided is saved."""
         return not (self._dirty or self._flushing or self._claiming)

@@ -21,14 +21,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 import msgspec
 import redis
 
-from adapters.ec2_cluster import journal, worker
-from adapters.ec2_cluster.config import ClusterSettings, SettingsError
+from adapters.ec2_cluster import admin_server, journal, logs, worker
+from adapters.ec2_cluster.config import ClusterSettings, SettingsError, without_password
 from adapters.ec2_cluster.embedded import EmbeddedRedis, EmbeddedRedisError
+from adapters.ec2_cluster.metrics import FigureFile, Figures
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,22 @@ _RESTART_PAUSE_SECONDS = 0.2
 _STOOD_STILL_SECONDS = 2.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+_READY, _STARTING = b".", b"-"
 
-Life = Callable[[Callable[[], None]], None]
+_LONGEST_RESTART_PAUSE_SECONDS = 5.0
+_SHORT_LIFE_SECONDS = 5.0
+_ADMIN_PORT_OFFSET = 1000
+_FIGURES_SECONDS = 1.0
+
+
+class Beat(Protocol):
+    """A process says that it lives, and whether it is ready or still starting."""
+
+    def __call__(self, ready: bool = True) -> None:
+        """Say so."""
+
+
+Life = Callable[[Beat], None]
 
 
 class _Child:
@@ -50,7 +65,11 @@ class _Child:
         self.pid = 0
         self.restarts = -1
         self._life = life
+        self.due: float | None = None
+        """When to start it again, after it has ended."""
         self._pipe = -1
+        self._started_at = 0.0
+        self._short_lives = 0
         self._heard_at = 0.0
         self._has_spoken = False
 
@@ -66,7 +85,16 @@ class _Child:
         if self._pipe >= 0:
             os.close(self._pipe)
         self.pid, self._pipe, self._heard_at, self._has_spoken = pid, reading, time.monotonic(), False
+        self._started_at, self.due = self._heard_at, None
         self.restarts += 1
+
+    def ended(self) -> None:
+        """It is gone. The first time it may start again at once; one that ends again and again waits longer and longer."""
+        self.pid = 0
+        now = time.monotonic()
+        self._short_lives = self._short_lives + 1 if now - self._started_at < _SHORT_LIFE_SECONDS else 0
+        pause = _RESTART_PAUSE_SECONDS * 2**self._short_lives if self._short_lives > 1 else 0.0
+        self.due = now + min(pause, _LONGEST_RESTART_PAUSE_SECONDS)
 
     def _become(self, parent: int, writing: int) -> None:
         status = 1
@@ -79,7 +107,7 @@ class _Child:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.setpgid(0, 0)  # a Ctrl-C goes to the supervisor, which decides
-            self._life(lambda: _beat(writing))
+            self._life(lambda ready=True: _beat(writing, ready))
             status = 0
         except KeyboardInterrupt:
             status = 0
@@ -91,9 +119,9 @@ class _Child:
     def is_silent(self) -> bool:
         """Whether it has not been heard for too long; a starting one may take longer."""
         try:
-            while os.read(self._pipe, 4096):
+            while heard := os.read(self._pipe, 4096):
                 self._heard_at = time.monotonic()
-                self._has_spoken = True
+                self._has_spoken = self._has_spoken or _READY in heard
         except BlockingIOError:
             pass
         patience = _SILENT_SECONDS if self._has_spoken else _STARTING_SECONDS
@@ -105,7 +133,7 @@ class _Child:
 
     @property
     def is_up(self) -> bool:
-        """Whether it has been heard since it was started."""
+        """Whether it has said that it is ready since it was started."""
         return self._has_spoken
 
     def signal(self, number: int) -> None:
@@ -117,9 +145,9 @@ class _Child:
                 self.pid = 0
 
 
-def _beat(pipe: int) -> None:
+def _beat(pipe: int, ready: bool) -> None:
     try:
-        os.write(pipe, b".")
+        os.write(pipe, _READY if ready else _STARTING)
     except BrokenPipeError:
         os._exit(0)  # nobody watches over us any more
 
@@ -133,6 +161,7 @@ class Ready(msgspec.Struct, frozen=True):
     redis_url: str
     redis_pid: int | None
     journal: str
+    admin_url: str = ""
 
 
 class Supervisor:
@@ -145,6 +174,8 @@ class Supervisor:
         self._redis: EmbeddedRedis | None = None
         self._ending: int | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._figures = tempfile.TemporaryDirectory(prefix="proctorwire-figures-")
+        self._figures_at = 0.0
 
     def run(self, say: Callable[[Ready], None]) -> int:
         """Start everything, call `say` when connections are accepted, watch until told to end."""
@@ -153,7 +184,9 @@ class Supervisor:
             signal.signal(number, self._told)
         sockets = _listening(settings.host, settings.port, settings.workers)
         port = sockets[0].getsockname()[1]
+        admin = None
         try:
+            admin = _admin_socket(settings, port)
             settings = self._with_stores(settings)
             gc.collect()
             gc.freeze()  # what is loaded now is shared with the children and never garbage
@@ -161,6 +194,8 @@ class Supervisor:
                 _Child(f"worker-{slot}", self._worker_life(settings, slot, sock)) for slot, sock in enumerate(sockets)
             ]
             self._children.append(_Child("journal", self._journal_life(settings)))
+            if admin is not None or settings.emf:
+                self._children.append(_Child("admin", self._admin_life(settings, admin)))
             for child in self._children:
                 child.start()
             self._watch_until(lambda: all(child.is_up for child in self._children))
@@ -168,12 +203,14 @@ class Supervisor:
                 host = "127.0.0.1" if settings.host in ("0.0.0.0", "") else settings.host  # noqa: S104
                 pid = None if self._redis is None else self._redis.pid
                 scheme = "wss" if settings.tls_certificate else "ws"
-                say(Ready(f"{scheme}://{host}:{port}/ws", port, os.getpid(), settings.redis_url, pid, settings.journal))
+                address = "" if admin is None else "http://{}:{}".format(*admin.getsockname()[:2])
+                url = f"{scheme}://{host}:{port}/ws"
+                say(Ready(url, port, os.getpid(), settings.redis_url, pid, settings.journal, address))
             self._watch_until(lambda: False)
             return 0
         finally:
             self._end()
-            for sock in sockets:
+            for sock in (*sockets, *([] if admin is None else [admin])):
                 sock.close()
 
     def _with_stores(self, settings: ClusterSettings) -> ClusterSettings:
@@ -202,15 +239,23 @@ class Supervisor:
         return msgspec.structs.replace(settings, redis_url=redis_url, journal=journal_path)
 
     def _worker_life(self, settings: ClusterSettings, slot: int, sock: socket.socket) -> Life:
-        def life(heartbeat: Callable[[], None]) -> None:
+        def life(heartbeat: Beat) -> None:
             # A name of its own for every start: what a dead worker owned must not look like ours.
-            worker.run(f"{self._instance}{slot}{secrets.token_hex(2)}", settings, sock, heartbeat)
+            name = f"{self._instance}{slot}{secrets.token_hex(2)}"
+            worker.run(name, settings, sock, heartbeat, FigureFile(self._figures.name, name))
 
         return life
 
     def _journal_life(self, settings: ClusterSettings) -> Life:
-        def life(heartbeat: Callable[[], None]) -> None:
-            journal.run(settings.redis_url, settings.journal, self._instance, heartbeat)
+        def life(heartbeat: Beat) -> None:
+            figures = FigureFile(self._figures.name, f"journal-{os.getpid()}")
+            journal.run(settings.redis_url, settings.journal, self._instance, heartbeat, figures)
+
+        return life
+
+    def _admin_life(self, settings: ClusterSettings, sock: socket.socket | None) -> Life:
+        def life(heartbeat: Beat) -> None:
+            admin_server.run(sock, self._figures.name, settings.emf, socket.gethostname(), heartbeat)
 
         return life
 
@@ -231,12 +276,16 @@ class Supervisor:
                     child.heard()
             looked_at = time.monotonic()
             for child in self._children:
-                if child.is_silent():
+                if child.pid and child.is_silent():
                     log.error("%s has been silent for %.0f s: killed", child.name, _SILENT_SECONDS)
                     child.signal(signal.SIGKILL)
             if self._redis is not None and self._redis.poll() is not None:
                 log.error("the embedded Redis ended; starting it again on its files")
-                self._redis = EmbeddedRedis.start(self._redis.directory)
+                try:
+                    self._redis = EmbeddedRedis.start(self._redis.directory)
+                except EmbeddedRedisError as error:
+                    log.error("the embedded Redis does not start: %s", error)
+            self._write_figures()
 
     def _reap(self, *, restart: bool) -> None:
         for child in self._children:
@@ -245,14 +294,26 @@ class Supervisor:
             done, status = os.waitpid(child.pid, os.WNOHANG)
             if not done:
                 continue
-            child.pid = 0
+            child.ended()
             if restart and self._ending is None:
                 log.error("%s ended (%s); starting it again", child.name, os.waitstatus_to_exitcode(status))
-                child.start()
+        if restart and self._ending is None:
+            for child in self._children:
+                if child.due is not None and child.due <= time.monotonic():
+                    child.start()
+
+    def _write_figures(self) -> None:
+        now = time.monotonic()
+        if now - self._figures_at >= _FIGURES_SECONDS:
+            self._figures_at = now
+            restarts = sum(max(0, child.restarts) for child in self._children)
+            FigureFile(self._figures.name, "supervisor").write(
+                Figures("supervisor", counters={"restarts_total": restarts})
+            )
 
     def _end(self) -> None:
         """Workers first (draining if told by SIGTERM), then the journal, which carries what they left, then Redis."""
-        workers, carriers = self._children[:-1], self._children[-1:]
+        workers, carriers = self._children[: self._settings.workers], self._children[self._settings.workers :]
         patience = self._settings.drain_seconds + 5 if self._ending == signal.SIGTERM else 2.0
         self._end_children(workers, self._ending or signal.SIGINT, patience)
         self._end_children(carriers, signal.SIGINT, 2.0)
@@ -260,6 +321,7 @@ class Supervisor:
             self._redis.stop()
         if self._folder is not None:
             self._folder.cleanup()
+        self._figures.cleanup()
 
     def _end_children(self, children: list[_Child], number: int, patience: float) -> None:
         for child in children:
@@ -301,28 +363,42 @@ def _listening(host: str, port: int, count: int) -> list[socket.socket]:
     return sockets
 
 
+def _admin_socket(settings: ClusterSettings, port: int) -> socket.socket | None:
+    """The socket of the admin port, if there is to be one. Raises `SettingsError` if the port is taken."""
+    wanted = settings.admin_port
+    if wanted is None:
+        wanted = 0 if settings.port == 0 else port + _ADMIN_PORT_OFFSET
+        if wanted > 65535:
+            return None
+    if wanted < 0:
+        return None
+    try:
+        return socket.create_server((settings.admin_host, wanted), backlog=16)
+    except OSError as error:
+        raise SettingsError(
+            f"admin_port {wanted} on {settings.admin_host} can't be used: {error.strerror}; choose another, or -1 for none"
+        ) from error
+
+
 def _check_redis(url: str) -> None:
     """Fail now and in one line, rather than later and in every worker. Raises `SettingsError`."""
     try:
         with redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3) as client:
             client.ping()
     except (redis.RedisError, ValueError, OSError) as error:
-        raise SettingsError(f"redis_url {_without_password(url)} can't be used: {error}") from error
-
-
-def _without_password(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+        raise SettingsError(f"redis_url {without_password(url)} can't be used: {error}") from error
 
 
 def serve(settings: ClusterSettings, out: TextIO = sys.stdout, *, as_json: bool = False) -> int:
     """Run one instance until it is told to end. Raises `SettingsError` for what the user can mend."""
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.configure(settings.log_level, settings.log_format)
 
     def say(ready: Ready) -> None:
         if as_json:
             print(msgspec.json.encode(ready).decode(), file=out, flush=True)
         else:
             print(f"listening on {ready.url} with {settings.workers} workers (Ctrl-C stops)", file=out, flush=True)
+            if ready.admin_url:
+                print(f"metrics on {ready.admin_url}/metrics", file=out, flush=True)
 
     return Supervisor(settings).run(say)

@@ -13,13 +13,17 @@ import gc
 import logging
 import os
 import random
+import resource
 import signal
 import socket
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Literal
 
 import uvloop
 
+from adapters.ec2_cluster.access import JWKS_PERIOD_SECONDS, Revocations, TokenKeys
+from adapters.ec2_cluster.admin import WorkerState
 from adapters.ec2_cluster.broker import RedisBroker
 from adapters.ec2_cluster.clock import ServiceClock
 from adapters.ec2_cluster.config import ClusterSettings, tls_context
@@ -33,7 +37,8 @@ from adapters.ec2_cluster.connection import (
     listen,
 )
 from adapters.ec2_cluster.hub import Hub
-from adapters.ec2_cluster.keys import all_partitions, exam_keys, participant_of
+from adapters.ec2_cluster.keys import REVOKED_CHANNEL, all_partitions, exam_keys, participant_of
+from adapters.ec2_cluster.metrics import FigureFile, Figures, Histogram, labelled
 from adapters.ec2_cluster.redis_client import RedisError, Subscriber
 from adapters.ec2_cluster.shell import Shell
 from core import effects, events, exam, messages
@@ -52,19 +57,27 @@ _SWEEP_PERIOD_SECONDS = 5.0
 _CLOCK_PERIOD_SECONDS = 10.0
 _PROCTOR_GRACE_SECONDS = 60.0
 _RESTORE_SECONDS = 0.8
+_REVOKED_PERIOD_SECONDS = 30.0
+_DEADLINES_SECONDS = 0.1
+_DROPPED = ("too_fast", "too_big", "slow", "dead")
+_EXCESS_SECONDS = 5.0
+_SPARE_DESCRIPTORS = 256
+_MOST_CONNECTIONS = 50_000
 _OURS_TO_CLOSE = frozenset((CloseCode.DRAIN, CloseCode.RESYNC, CloseCode.MOVED, CloseCode.OVERLOAD))
 
 
 class _Client:
     """What this worker knows of a connection beside its socket."""
 
-    __slots__ = ("errors", "has_reported", "name", "source")
+    __slots__ = ("errors", "excess", "has_reported", "name", "paced_until", "source")
 
     def __init__(self, principal: Principal) -> None:
         self.source = Source("", 0.0, principal)
         self.name = ""
         self.has_reported = False
         self.errors = 0
+        self.paced_until = 0.0  # when what it has sent so far will have been sent at the permitted rate
+        self.excess = 0
 
 
 class Worker:
@@ -83,32 +96,50 @@ class Worker:
         self.listener: Listener | None = None
         self.ready = False
         self.draining = False
+        self._port = 0
+        self.messages = self.reports = 0
+        self._saves, self._publications, self._lags = Histogram(), Histogram(), Histogram()
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_name: dict[str, Connection] = {}
+        self.keys = TokenKeys(settings.token_secrets, settings.jwks)
+        self.revocations = Revocations()
+        self._pace_seconds = 1 / settings.messages_per_second
+        self._burst_seconds = settings.message_burst / settings.messages_per_second
         self._flush_at: asyncio.TimerHandle | None = None
         self._next_flush = 0.0
 
     # --- start and end ---
 
     async def start(self, sock: socket.socket) -> None:
-        """Connect to Redis, then accept."""
-        await self.broker.client.connect()
-        await self.subscriber.connect()
+        """Connect to Redis, however long it is away, then accept: who ended because of that would only be started again."""
+        await self.broker.client.connect_patiently()
+        await self.subscriber.connect_patiently()
         await self.broker.sample_clock()
+        self._port = sock.getsockname()[1]
+        self.broker.lease = self._state
         await self.broker.renew_lease()
         await self.broker.memory_seconds()
         await self.subscriber.subscribe(*(partition.worker(self.worker) for partition in all_partitions()))
-        await self.subscriber.subscribe(*(partition.control for partition in all_partitions()))
+        await self.subscriber.subscribe(*(partition.control for partition in all_partitions()), REVOKED_CHANNEL)
+        await self._read_revocations()
+        await self.keys.refresh()
         self._every(_LEASE_PERIOD_SECONDS, self.broker.renew_lease)
         self._every(_CLOCK_PERIOD_SECONDS, self.broker.sample_clock)
         self._every(_LOOK_PERIOD_SECONDS, self._look)
         self._every(_SWEEP_PERIOD_SECONDS, self._sweep)
+        self._every(JWKS_PERIOD_SECONDS, self.keys.refresh)
+        self._every(_REVOKED_PERIOD_SECONDS, self._read_revocations)
         self._loop.call_soon(self._check_deadlines)
         self.listener = await listen(
             sock,
             self,
-            ConnectionSettings(origins=self.settings.origins, tls=tls_context(self.settings)),
+            ConnectionSettings(
+                origins=self.settings.origins,
+                tls=tls_context(self.settings),
+                max_connections=_descriptors_for_connections(),
+                max_per_address=self.settings.connections_per_address,
+            ),
             transport=self.settings.transport,
         )
         self.ready = True
@@ -165,10 +196,16 @@ class Worker:
         if self.draining:
             return Refused(503, "this server restarts", retry_after=1)
         try:
-            principal = verify(handshake.bearer, self.settings.token_secrets, self.clock.now())
+            principal = self._verified(handshake.bearer, self.clock.now())
         except TokenRejected as rejected:
             return Refused(rejected.status, rejected.message)
         return Accepted(_Client(principal), SUBPROTOCOL if SUBPROTOCOL in handshake.subprotocols else None)
+
+    def _verified(self, token: str | None, now: float) -> Principal:
+        principal = verify(token, self.keys.by_kid, now)
+        if self.revocations.refuses(principal, now):
+            raise TokenRejected("the token was revoked")
+        return principal
 
     def opened(self, connection: Connection) -> None:
         """Name the connection so that any worker can address it."""
@@ -181,11 +218,34 @@ class Worker:
     def received(self, connection: Connection, payload: bytes) -> None:
         """One frame: read, checked, and brought to where it is decided."""
         client: _Client = connection.principal
+        self.messages += 1
+        now = self._loop.time()
+        if client.paced_until < now:
+            client.paced_until, client.excess = now + self._pace_seconds, 0
+        elif client.paced_until - now > self._burst_seconds:
+            self._too_fast(connection, client)
+            return
+        else:
+            client.paced_until += self._pace_seconds
         try:
             self._routed(connection, client, messages.decode(payload))
             client.errors = 0
         except RemoteError as error:
             self._answer_error(connection, client, error)
+
+    def _too_fast(self, connection: Connection, client: _Client) -> None:
+        """A message beyond the rate is dropped; it was not acked, so it may come again. Who goes on like this has to go."""
+        assert self.listener is not None
+        self.listener.counters["too_fast"] += 1
+        client.excess += 1
+        rate = self.settings.messages_per_second
+        if client.excess == 1:
+            error = RemoteError(
+                "rate", f"more than {rate:g} messages a second; this one and some after it were dropped"
+            )
+            connection.send(messages.encode(messages.error_frame(error)))
+        elif client.excess > _EXCESS_SECONDS * rate:
+            connection.close(CloseCode.RATE, "too many messages")
 
     def too_big(self, connection: Connection) -> None:
         """A frame over the limit was dropped; the socket stays."""
@@ -224,7 +284,9 @@ class Worker:
         routed = route(frame, client.source, now)
         match routed:
             case events.Addressed():
-                first = not client.has_reported and isinstance(routed.event, events.StatusReported)
+                is_report = type(routed.event) is events.StatusReported
+                self.reports += is_report
+                first = is_report and not client.has_reported
                 client.has_reported = client.has_reported or first
                 self.shell.handle(routed.key, routed.event, claim=first)
             case effects.Subscribe(watched, _, groups):
@@ -262,7 +324,7 @@ class Worker:
 
     def _refresh(self, connection: Connection, client: _Client, token: str, now: float) -> None:
         try:
-            fresh = refreshed(client.source.principal, verify(token, self.settings.token_secrets, now))
+            fresh = refreshed(client.source.principal, self._verified(token, now))
         except TokenRejected as rejected:
             raise RemoteError("token_invalid", rejected.message, action="lmsQuizToken") from rejected
         client.source = Source(client.name, client.source.connected_at, fresh)
@@ -310,6 +372,11 @@ class Worker:
             known = exam.decode(payload)
             if known.key in self.shell.exams:
                 self.shell.learn(known)
+        elif channel == REVOKED_CHANNEL:
+            self._spawn(self._quietly(self._read_revocations()))
+        elif payload == b"d":
+            log.warning("an operator drains this instance")
+            os.kill(os.getppid(), signal.SIGTERM)
         elif payload.startswith(b"n"):
             self.shell.nudge(participant_of(payload[1:].decode()))
         else:
@@ -326,6 +393,7 @@ class Worker:
     def _gap(self) -> None:
         """Publications may be lost: read the exams again. Lost nudges are found by the look for waiting inboxes."""
         self.hub.read_again()
+        self._spawn(self._quietly(self._read_revocations()))
         for key in self.shell.exams_owned:
             self._spawn(self._quietly(self._reload(key)))
 
@@ -344,11 +412,69 @@ class Worker:
     def _flush(self) -> None:
         self._flush_at = None
         self._next_flush = self._loop.time() + self.settings.tick_seconds
-        self._spawn(self.shell.flush())
+        self._spawn(self._save())
+
+    async def _save(self) -> None:
+        started = self._loop.time()
+        await self.shell.flush()
+        self._saves.observe(self._loop.time() - started)
 
     def _check_deadlines(self) -> None:
         self.shell.check_due()
-        self._loop.call_later(0.1, self._check_deadlines)
+        due = self._loop.time() + _DEADLINES_SECONDS
+        self._loop.call_at(due, self._measure_lag, due)
+
+    def _measure_lag(self, due: float) -> None:
+        self._lags.observe(max(0.0, self._loop.time() - due))
+        self._check_deadlines()
+
+    # --- figures ---
+
+    def _state(self) -> bytes:
+        roles = self._roles()
+        state = WorkerState(
+            socket.gethostname(), self._port, os.getpid(), roles["student"], roles["proctor"], self.draining
+        )
+        return messages.encode_value(state)
+
+    def _roles(self) -> Counter[str]:
+        return Counter(c.principal.source.principal.role for c in self._by_name.values())
+
+    def figures(self) -> Figures:
+        """What this worker has counted so far."""
+        assert self.listener is not None
+        counted = self.listener.counters
+        roles = self._roles()
+        if self.subscriber.lag is not None:
+            self._publications.observe(self.subscriber.lag)
+            self.subscriber.lag = None
+        return Figures(
+            "worker",
+            counters={
+                "messages_total": self.messages,
+                "reports_total": self.reports,
+                "deliveries_total": self.hub.delivered_frames,
+                "opened_total": counted["opened"],
+                "errors_total": counted["errors"] + self.subscriber.errors,
+                "holes_total": self.hub.holes,
+                "redis_gaps_total": self.subscriber.gaps,
+                **{f'dropped_total{{reason="{reason}"}}': counted[reason] for reason in _DROPPED},
+                **dict(labelled(counted, "closed_", "closed_total", "code")),
+                **dict(labelled(counted, "refused_", "refused_total", "status")),
+            },
+            gauges={
+                **{f'connections{{role="{role}"}}': roles[role] for role in ("student", "proctor", "bridge")},
+                "exams": len(self.shell.exams_owned),
+                "participants": self.shell.participants_owned,
+                "unsaved": self.shell.unsaved,
+                "redis_connected": self.broker.client.is_connected and self.subscriber.is_healthy,
+            },
+            histograms={
+                "save_seconds": self._saves,
+                "publication_seconds": self._publications,
+                "loop_lag_seconds": self._lags,
+            },
+        )
 
     async def _look(self) -> None:
         """Now and then, one worker looks for what dead workers left behind, and nudges live ones about waiting inboxes."""
@@ -388,6 +514,16 @@ class Worker:
                 )
                 await self.shell.exam_event(key, event)
 
+    async def _read_revocations(self) -> None:
+        """What Redis has is in force from now on, for those who are connected too."""
+        self.revocations.replace(await self.broker.revocations())
+        now = self.clock.now()
+        for connection in list(self._by_name.values()) if self.revocations.until else ():
+            if self.revocations.refuses(connection.principal.source.principal, now):
+                error = RemoteError("token_invalid", "the token was revoked", final=True)
+                connection.send(messages.encode(messages.error_frame(error)))
+                connection.close(CloseCode.TOKEN, "the token was revoked")
+
     def _close_expired_proctors(self) -> None:
         now = self.clock.now()
         for connection in list(self._by_name.values()):
@@ -405,6 +541,7 @@ class Worker:
 
     async def _others_restore(self) -> None:
         """Until other workers had the time to come back too, if Redis had forgotten everything."""
+        await self.broker.restore_revocations(self.revocations.stored())
         left = _RESTORE_SECONDS - await self.broker.memory_seconds()
         if left > 0:
             await asyncio.sleep(left)
@@ -437,12 +574,29 @@ class Worker:
             log.warning("redis: %s", error)
 
 
-def run(worker: str, settings: ClusterSettings, sock: socket.socket, heartbeat: Callable[[], None]) -> None:
-    """The life of a worker process: until SIGTERM drains it or SIGINT ends it."""
-    uvloop.run(_run(worker, settings, sock, heartbeat))
+def _descriptors_for_connections() -> int:
+    """How many connections the limit of open files allows, the rest of the process left room for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return (
+        _MOST_CONNECTIONS
+        if soft == resource.RLIM_INFINITY
+        else max(1, min(_MOST_CONNECTIONS, soft - _SPARE_DESCRIPTORS))
+    )
 
 
-async def _run(worker: str, settings: ClusterSettings, sock: socket.socket, heartbeat: Callable[[], None]) -> None:
+def run(
+    worker: str, settings: ClusterSettings, sock: socket.socket, heartbeat: Callable[[bool], None], file: FigureFile
+) -> None:
+    """The life of a worker process: until SIGTERM drains it or SIGINT ends it. `heartbeat` is told whether it is ready."""
+    uvloop.run(_run(worker, settings, sock, heartbeat, file))
+
+
+async def _run(
+    worker: str, settings: ClusterSettings, sock: socket.socket, heartbeat: Callable[[bool], None], file: FigureFile
+) -> None:
     loop = asyncio.get_running_loop()
     ending: asyncio.Future[bool] = loop.create_future()
 
@@ -455,17 +609,25 @@ async def _run(worker: str, settings: ClusterSettings, sock: socket.socket, hear
     loop.add_signal_handler(signal.SIGTERM, end, True)
     loop.add_signal_handler(signal.SIGINT, end, False)
     process = Worker(worker, settings)
-    await process.start(sock)
+
+    def beat() -> None:
+        heartbeat(process.ready or process.draining)
+        if process.listener is not None:
+            file.write(process.figures())
+        loop.call_later(1.0, beat)
+
+    beat()
+    starting = loop.create_task(process.start(sock))
+    await asyncio.wait((starting, ending), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        return
+    starting.result()
+    heartbeat(True)
     # Records and decisions form no cycles: what is garbage is freed at once, and the collector only looks at it in vain.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-
-    def beat() -> None:
-        heartbeat()
-        loop.call_later(1.0, beat)
-
-    beat()
     if await ending:
         await process.drain()
     else:

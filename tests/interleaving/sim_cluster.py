@@ -227,6 +227,13 @@ class Broker:
         await self._step()
         self.redis.journal.add(entry for found in entries.values() for entry in found)
 
+    async def revocations(self) -> dict[bytes, bytes]:
+        await self._step()
+        return {}
+
+    async def restore_revocations(self, known: Sequence[tuple[bytes, float]]) -> None:
+        await self._step()
+
     async def memory_seconds(self) -> float:
         await self._step()
         return 3600.0

@@ -1,0 +1,97 @@
+"""Who may come in, and who may not any more: keys that tokens are checked with, and revocations.
+
+Keys are secrets from the settings and public keys from a JWKS (a file or a URL), which is read again now and then, so that keys can
+be changed without a restart. Revocations are in Redis; every worker has them in memory, because a handshake must not wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import urllib.request
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from core.errors import TokenRejected
+from core.identity import Principal, PublicKey, Role, public_keys
+
+log = logging.getLogger(__name__)
+
+JWKS_PERIOD_SECONDS = 60.0
+_JWKS_BYTES = 256 * 1024
+_FETCH_SECONDS = 5.0
+
+
+class Revocation(Struct, frozen=True, array_like=True):
+    """Tokens that count no more: of one bearer, or of all of this role, in one exam or (no `quiz_id`) in all of a school's."""
+
+    school: str
+    role: Role
+    quiz_id: str = ""
+    subject: str = ""
+
+
+class Revocations:
+    """All that are in force, with the moment until which each is."""
+
+    def __init__(self) -> None:
+        self.until: dict[Revocation, float] = {}
+
+    def replace(self, stored: Mapping[bytes, bytes]) -> None:
+        """Take over what Redis has."""
+        self.until = {decode_revocation(field): float(until) for field, until in stored.items()}
+
+    def refuses(self, principal: Principal, now: float) -> bool:
+        """Whether this bearer's tokens count no more. A proctor of several exams is out when all of these are."""
+        return bool(self.until) and all(self._covers(principal, quiz_id, now) for quiz_id in principal.quiz_ids)
+
+    def _covers(self, principal: Principal, quiz_id: str, now: float) -> bool:
+        school, role, subject = principal.school, principal.role, principal.subject
+        return any(
+            self.until.get(Revocation(school, role, quiz, who), 0.0) > now
+            for quiz in (quiz_id, "")
+            for who in (subject, "")
+        )
+
+    def stored(self) -> Iterable[tuple[bytes, float]]:
+        """As Redis keeps them."""
+        return [(encode_revocation(revocation), until) for revocation, until in self.until.items()]
+
+
+encode_revocation = msgspec.json.Encoder().encode
+decode_revocation = msgspec.json.Decoder(Revocation).decode
+
+
+class TokenKeys:
+    """The keys that tokens are checked with, by `kid`."""
+
+    def __init__(self, secrets: Mapping[str, str], jwks: str) -> None:
+        self.by_kid: dict[str, str | PublicKey] = dict(secrets)
+        self._secrets = secrets
+        self._jwks = jwks
+
+    async def refresh(self) -> None:
+        """Read the JWKS again. What can't be read leaves the keys as they were."""
+        if not self._jwks:
+            return
+        try:
+            text = await asyncio.to_thread(read_jwks, self._jwks)
+            self.by_kid = {**public_keys(text), **self._secrets}
+        except (OSError, TokenRejected) as error:
+            log.warning("the JWKS %s can't be read, its keys stay as they were: %s", self._jwks, error)
+
+
+def read_jwks(place: str) -> bytes:
+    """The text of a JWKS: a file, or a URL that begins with https:// (http:// only for this machine). Raises OSError."""
+    if "://" not in place:
+        return Path(place).read_bytes()
+    if not place.startswith(("https://", "http://127.0.0.1:", "http://localhost:")):
+        raise OSError("give a file or an https:// URL")
+    with urllib.request.urlopen(place, timeout=_FETCH_SECONDS) as answer:  # noqa: S310 - the scheme was looked at
+        text: bytes = answer.read(_JWKS_BYTES + 1)
+    if len(text) > _JWKS_BYTES:
+        raise OSError(f"it is larger than {_JWKS_BYTES} bytes")
+    return text

@@ -1,0 +1,190 @@
+"""`proctorwire admin`: what an operator asks of a running cluster. Each command calls `adapters.ec2_cluster.admin`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+import msgspec
+
+if TYPE_CHECKING:
+    from adapters.ec2_cluster.access import Revocation
+    from adapters.ec2_cluster.admin import Admin
+
+
+@click.group()
+@click.option("--redis", "redis_url", metavar="URL", help="The Redis of the cluster, or PROCTORWIRE_REDIS_URL.")
+@click.pass_context
+def admin(context: click.Context, redis_url: str | None) -> None:
+    """Ask and tell a running cluster: workers, exams, kick, drain, revoke.
+
+    \b
+    Example:
+      export PROCTORWIRE_REDIS_URL=redis://127.0.0.1:6379
+      proctorwire admin exams
+    """
+    context.obj = redis_url or os.environ.get("PROCTORWIRE_REDIS_URL", "")
+
+
+@admin.command()
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
+@click.pass_obj
+def workers(redis_url: str, as_json: bool) -> None:
+    """List the workers that live, with their connections.
+
+    \b
+    Example:
+      proctorwire admin workers
+    """
+    with _cluster(redis_url) as cluster:
+        found = cluster.workers()
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+        return
+    for one in found:
+        state = one.state
+        draining = " draining" if state.draining else ""
+        click.echo(
+            f"{state.instance}:{state.port}  {one.worker}  {state.students} students, {state.proctors} proctors{draining}"
+        )
+
+
+@admin.command()
+@click.option("--school", help="Only those of this school.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
+@click.pass_obj
+def exams(redis_url: str, school: str | None, as_json: bool) -> None:
+    """List the open exams, and how many students have each label.
+
+    \b
+    Example:
+      proctorwire admin exams --school demo
+    """
+    with _cluster(redis_url) as cluster:
+        found = [exam for exam in cluster.exams() if school in (None, exam.school)]
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+        return
+    for exam in found:
+        counts = ", ".join(f"{count} {label}" for label, count in exam.labels.items())
+        click.echo(f"{exam.school}  {exam.quiz_id}  {exam.state}  {exam.students} students: {counts or 'none'}")
+
+
+@admin.command()
+@click.option("--school", required=True, help="The school.")
+@click.option("--quiz", "quiz_id", required=True, help="The exam.")
+@click.option("--student", "student_id", required=True, help="The student.")
+@click.pass_obj
+def kick(redis_url: str, school: str, quiz_id: str, student_id: str) -> None:
+    """Close a student's sockets. The page comes back by itself: revoke keeps it out.
+
+    \b
+    Example:
+      proctorwire admin kick --school demo --quiz math-1 --student s1
+    """
+    from core.participant import ParticipantKey
+
+    with _cluster(redis_url) as cluster:
+        closed = cluster.kick(ParticipantKey(school, quiz_id, student_id))
+    click.echo(f"{closed} connections closed")
+
+
+@admin.command()
+@click.argument("instance")
+@click.pass_obj
+def drain(redis_url: str, instance: str) -> None:
+    """Have an instance send everybody elsewhere and end, as SIGTERM does. INSTANCE is NAME or NAME:PORT.
+
+    \b
+    Example:
+      proctorwire admin drain ip-10-0-1-17:8080
+    """
+    with _cluster(redis_url) as cluster:
+        for name in cluster.drain(instance):
+            click.echo(f"{name} drains")
+
+
+@admin.command()
+@click.option("--school", required=True, help="The school.")
+@click.option("--quiz", "quiz_id", default="", help="The exam; without it, all of the school's.")
+@click.option("--student", "student_id", default="", help="Only this student; without it, all students.")
+@click.option("--proctor", "proctor_id", default="", help="This proctor, instead of students.")
+@click.option("--hours", default=24.0, show_default=True, type=click.FloatRange(0.01, 24 * 366), help="For how long.")
+@click.option("--undo", is_flag=True, help="Take it back.")
+@click.pass_obj
+def revoke(
+    redis_url: str, school: str, quiz_id: str, student_id: str, proctor_id: str, hours: float, undo: bool
+) -> None:
+    """Let tokens count no more: of a student, of everybody in an exam, or of a proctor. Their sockets are closed with 4001.
+
+    Give at least as many hours as the tokens have left.
+
+    \b
+    Example:
+      proctorwire admin revoke --school demo --quiz math-1 --student s1
+      proctorwire admin revoke --school demo --quiz math-1 --student s1 --undo
+    """
+    if student_id and proctor_id:
+        raise click.UsageError("give --student or --proctor, not both")
+    revocation = _revocation(school, quiz_id, "proctor" if proctor_id else "student", student_id or proctor_id)
+    with _cluster(redis_url) as cluster:
+        if not undo:
+            cluster.revoke(revocation, hours)
+            click.echo(f"revoked for {hours:g} hours")
+        elif cluster.allow(revocation):
+            click.echo("allowed again")
+        else:
+            raise click.ClickException("there is no such revocation; `proctorwire admin revocations` lists them")
+
+
+@admin.command()
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
+@click.pass_obj
+def revocations(redis_url: str, as_json: bool) -> None:
+    """List what is revoked, and until when.
+
+    \b
+    Example:
+      proctorwire admin revocations
+    """
+    with _cluster(redis_url) as cluster:
+        found = cluster.revocations()
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+        return
+    for one in found:
+        what = one.revocation
+        until = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(one.until))
+        click.echo(
+            f"{what.school}  {what.quiz_id or 'every exam'}  {what.role} {what.subject or '(all)'}  until {until}"
+        )
+
+
+def _revocation(school: str, quiz_id: str, role: Literal["student", "proctor"], subject: str) -> Revocation:
+    from adapters.ec2_cluster.access import Revocation
+
+    return Revocation(school, role, quiz_id, subject)
+
+
+@contextlib.contextmanager
+def _cluster(redis_url: str) -> Iterator[Admin]:
+    """The cluster behind a Redis; what goes wrong there is one line."""
+    from adapters.ec2_cluster.admin import Admin, AdminError
+    from adapters.ec2_cluster.config import SettingsError
+    from adapters.ec2_cluster.web import connect
+
+    if not redis_url:
+        raise click.UsageError("no Redis: give --redis before the command, or PROCTORWIRE_REDIS_URL")
+    client: Any = None
+    try:
+        client = connect(redis_url)
+        yield Admin(client)
+    except (AdminError, SettingsError) as error:
+        raise click.ClickException(str(error)) from error
+    finally:
+        if client is not None:
+            client.close()
