@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import signal
 import threading
@@ -101,6 +102,7 @@ def _http(settings: config.Settings, port: int) -> Iterator[str]:
         app.session.begin(_INVOCATION_SECONDS)
         return wsgi(environ, start_response)  # type: ignore[arg-type]
 
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # one thread for one browser: a second request waits
     server = waitress.create_server(request, host="127.0.0.1", port=port, threads=1, ident=None)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

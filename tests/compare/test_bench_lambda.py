@@ -36,11 +36,11 @@ async def direct() -> Measured:
 def test_units_of_each_kind_of_frame(
     direct: Measured, kind: str, messages_in: float, messages_out: float, read_units: float, write_units: float
 ) -> None:
-    """Reads may be a little more: an environment reads the exam every two seconds."""
+    """Reads may be a little more: an environment reads the exam every two seconds, and a sweep may fall into the measured stretch."""
     units = direct.each[kind]
     assert (units.messages_in, units.messages_out) == (messages_in, messages_out)
     assert units.write_units == pytest.approx(write_units, abs=0.2)
-    assert read_units <= units.read_units <= read_units + 1
+    assert read_units <= units.read_units <= read_units + 3
     assert units.log_bytes == 0
     assert 0 < units.cpu_ms < 200
 
