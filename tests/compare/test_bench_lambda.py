@@ -36,7 +36,7 @@ async def direct() -> Measured:
 def test_units_of_each_kind_of_frame(
     direct: Measured, kind: str, messages_in: float, messages_out: float, read_units: float, write_units: float
 ) -> None:
-    """Reads may be a little more: an environment reads the exam every two seconds, and a sweep may fall into the measured stretch."""
+    """Reads may be a little more: an environment reads the exam every two seconds, and a sweep may fall into what is measured."""
     units = direct.each[kind]
     assert (units.messages_in, units.messages_out) == (messages_in, messages_out)
     assert units.write_units == pytest.approx(write_units, abs=0.2)
