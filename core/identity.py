@@ -22,8 +22,13 @@ MIN_SECRET_BYTES = 32
 """RFC 7518 section 3.2: an HS256 key is at least as long as the hash."""
 
 
-ASYMMETRIC = {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}
+ASYMMETRIC = {"RS256": ("RSA", None), "ES256": ("EC", "P-256"), "EdDSA": ("OKP", "Ed25519")}
+"""Algorithms, with the type and curve of their keys."""
 _LEAST_RSA_BITS = 2048
+
+
+class _Jwks(Struct, frozen=True):
+    keys: list[dict[str, Any]]
 
 
 class PublicKey(Struct, frozen=True):
@@ -106,22 +111,22 @@ def public_keys(jwks: bytes) -> dict[str, PublicKey]:
     import jwt
 
     try:
-        listed = msgspec.json.decode(jwks, type=dict[str, Any])["keys"]
-        found: dict[str, PublicKey] = {}
-        for one in listed:
-            algorithm = ASYMMETRIC.get(one.get("kty", ""))
-            kid = one.get("kid")
-            if algorithm is None or not isinstance(kid, str) or not kid or one.get("use", "sig") != "sig":
-                continue
-            public = {name: value for name, value in one.items() if name != "d"}  # we sign nothing with it
-            try:
-                key = jwt.PyJWK(public, algorithm=algorithm).key
-            except jwt.PyJWTError:
-                continue  # a curve, or an algorithm, that we don't take
-            if getattr(key, "key_size", _LEAST_RSA_BITS) >= _LEAST_RSA_BITS or algorithm != "RS256":
-                found[kid] = PublicKey(algorithm, key)
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError) as exc:
+        listed = msgspec.json.decode(jwks, type=_Jwks).keys
+    except msgspec.DecodeError as exc:
         raise TokenRejected("not a JWKS: it needs a list of keys") from exc
+    found: dict[str, PublicKey] = {}
+    for one in listed:
+        kid, kind = one.get("kid"), (one.get("kty"), one.get("crv"))
+        algorithm = next((name for name, wanted in ASYMMETRIC.items() if wanted == kind), None)
+        if algorithm is None or not isinstance(kid, str) or not kid or one.get("use", "sig") != "sig":
+            continue
+        public = {name: value for name, value in one.items() if name != "d"}  # we sign nothing with it
+        try:
+            key = jwt.PyJWK(public, algorithm=algorithm).key
+        except (jwt.PyJWTError, ValueError, TypeError):
+            continue  # it is no key
+        if algorithm != "RS256" or key.key_size >= _LEAST_RSA_BITS:
+            found[kid] = PublicKey(algorithm, key)
     return found
 
 
