@@ -333,15 +333,22 @@ def test_many_connections_are_told_at_the_same_time_each_in_order(dropped: list[
     assert len([1 for who, payload in server.posts if payload == b"3"]) == 20
 
 
-def test_a_post_among_many_that_fails_is_sent_again_or_dropped(
+def test_a_post_among_many_that_fails_is_sent_again(
     server: Server, connections: ApiGatewayConnections, dropped: list[tuple[str, int]]
 ) -> None:
     server.answers = [None, answer("200 OK", b"")]
     assert connections.send_all([("abc=", [b"{}"])]) == []
     assert dropped == []
-    server.answers = [answer("413 Payload Too Large")] * 2
-    assert connections.send_all([("abc=", [b"{}"])]) == []
-    assert dropped == [("abc=", 413)]
+
+
+def test_a_post_among_many_that_is_refused_is_dropped(dropped: list[tuple[str, int]]) -> None:
+    server = TogetherServer(1, {"p1": answer("413 Payload Too Large")})
+    with Session(CREDENTIALS, "eu-west-1") as session:
+        client = session.client("execute-api", server.url)
+        connections = ApiGatewayConnections(client, lambda c, s: dropped.append((c, s)))
+        assert connections.send_all([("p0", [b"2"]), ("p1", [b"2"])]) == []
+    server.close()
+    assert dropped == [("p1", 413)]
 
 
 def test_when_the_invocation_has_no_time_left_the_rest_is_dropped(
