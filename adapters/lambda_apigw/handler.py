@@ -126,7 +126,7 @@ def application() -> Application:
 def on_connect(event: Event, context: Any) -> Event:
     """`$connect`: the authorizer has admitted the client; remember who it is."""
     app, request = application(), event["requestContext"]
-    with app.invocation(context, connection=request["connectionId"]):
+    with app.invocation(context, **_ids(request)):
         principal = principal_in(request.get("authorizer") or {})
         if principal is None:
             return {"statusCode": 401}
@@ -141,7 +141,7 @@ def on_connect(event: Event, context: Any) -> Event:
 def on_message(event: Event, context: Any) -> Event:
     """A client's frame, on any route: the routes are there for metrics and throttles, and differ in nothing else."""
     app, request = application(), event["requestContext"]
-    with app.invocation(context, connection=request["connectionId"], route=request["routeKey"]):
+    with app.invocation(context, **_ids(request), route=request["routeKey"]):
         source = app.source(request)
         if source is None:
             app.connections.close(request["connectionId"], CloseCode.TOKEN, "this connection is not known")
@@ -157,7 +157,7 @@ def on_message(event: Event, context: Any) -> Event:
 def on_disconnect(event: Event, context: Any) -> Event:
     """`$disconnect`, which may come late or never."""
     app, request = application(), event["requestContext"]
-    with app.invocation(context, connection=request["connectionId"], code=request.get("disconnectStatusCode")):
+    with app.invocation(context, **_ids(request), code=request.get("disconnectStatusCode")):
         source = app.source(request)
         if source is not None:
             app.shell.disconnected(source, _lost(request, app.settings.max_connection_seconds))
@@ -216,6 +216,13 @@ def _lost(request: Event, max_connection_seconds: float) -> ConnectionLost:
     elif age >= max_connection_seconds * 0.999:
         reason = "lost_by_us"
     return ConnectionLost(received_at=at, connection=request["connectionId"], reason=reason)
+
+
+def _ids(request: Event) -> dict[str, object]:
+    """What a log line is found by: the connection, and whose it is. Ids, never names."""
+    claims = request.get("authorizer") or {}
+    known = {name: claims[name] for name in ("school", "role", "sub") if name in claims}
+    return {"connection": request["connectionId"], **known}
 
 
 def _body(event: Event) -> str:

@@ -302,7 +302,8 @@ def test_a_failure_is_logged_with_ids_and_raised(app: handler.Application, monke
     with pytest.raises(Exception, match="ResourceNotFound"):
         handler.on_message(message(student(name="Ann Example"), "lmsQuizMonitoringStudent", **REPORT), Context())
     logged = written.getvalue()
-    assert '"connection":"c="' in logged
+    for found_by in ('"connection":"c="', '"school":"north"', '"role":"student"', '"sub":"ann"'):
+        assert found_by in logged
     assert "Ann Example" not in logged
 
 
