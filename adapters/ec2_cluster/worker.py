@@ -467,7 +467,7 @@ class Worker:
                 "exams": len(self.shell.exams_owned),
                 "participants": self.shell.participants_owned,
                 "unsaved": self.shell.unsaved,
-                "redis_connected": self.broker.client.is_connected and self.subscriber.is_healthy,
+                "redis_connected": int(self.broker.client.is_connected and self.subscriber.is_healthy),
             },
             histograms={
                 "save_seconds": self._saves,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,16 +25,32 @@ class Client:
         self.token = token
         self.frames: list[dict[str, Any]] = []
         self.close_code: int | None = None
+        self.ssl: ssl.SSLContext | None = None
         self._socket: ClientConnection | None = None
         self._news = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
         self._socket = await websockets.connect(
-            self.url, subprotocols=["proctorwire", f"bearer.{self.token}"], ping_interval=None, max_size=2**20
+            self.url,
+            subprotocols=["proctorwire", f"bearer.{self.token}"],
+            ping_interval=None,
+            max_size=2**20,
+            ssl=self.ssl,
         )
         self.close_code = None
         self._reader = asyncio.create_task(self._read(self._socket))
+
+    async def until_let_in(self) -> None:
+        """Connect, again and again until it is accepted."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                await self.connect()
+                return
+            except websockets.InvalidStatus:
+                assert time.monotonic() < deadline, "still refused"
+                await asyncio.sleep(0.02)
 
     async def _read(self, socket: ClientConnection) -> None:
         try:
