@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup compare test chaos peers bench bench-lambda lint format clean
+.PHONY: setup compare test chaos fuzz peers bench bench-lambda lint format clean
 
 setup: .venv/.ready
 
@@ -25,6 +25,10 @@ peers: setup
 	@cd build/peers && { test -f package.json || npm init -y >/dev/null; } && test -d node_modules/serverless-offline \
 		|| npm install --no-audit --no-fund --legacy-peer-deps osls@4.3.1 serverless-offline@14.8.2
 	@$(BIN)/python -m pytest tests/behaviours --on ours --on ministack --on offline $(ARGS)
+
+fuzz: setup
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt atheris
+	@$(BIN)/python tests/support/fuzz.py $(ARGS)
 
 bench-lambda: setup
 	@$(BIN)/proctorwire bench-lambda $(ARGS)

@@ -249,6 +249,7 @@ def _begin_attempt(draft: _Draft, event: StatusReported, attempt_id: str) -> Non
         commands=old.commands if not old.quiz_attempt_id else (),
         flags=old.flags if not old.quiz_attempt_id else (),
         check_at=old.check_at,
+        later=old.later,
     )
     report = event.report
     ids = (report.quiz_participant_id, report.quiz_result_id, report.topic_uuid)

@@ -6,14 +6,15 @@ there is no sweep and no lease.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from core.events import CommandIssued
 from core.messages import Incident
-from core.participant import ExamKey, Home
+from core.participant import SCHEMA, ExamKey, Home
 from core.policy import Policy
 
 
@@ -26,6 +27,7 @@ class Exam(Struct, frozen=True, omit_defaults=True):
     `incidents` are the open and the recent ones, oldest first: their time is never charged to a student.
     `standing` are the commands to everyone that still hold for who joins now.
     `moving_to` is the direction of a migration, if one is under way.
+    `later` is what a later release (a higher `schema`) keeps here and this one does not know: it is written back as it was.
     """
 
     school: str
@@ -43,6 +45,8 @@ class Exam(Struct, frozen=True, omit_defaults=True):
     standing: tuple[CommandIssued, ...] = ()
     home_epoch: int = 0
     moving_to: Home | None = None
+    schema: int = SCHEMA
+    later: dict[str, Any] | None = None
 
     @property
     def key(self) -> ExamKey:
@@ -61,13 +65,21 @@ def new_exam(key: ExamKey, here: Home, now: float, policy: Policy | None = None)
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Exam)
+_fields = msgspec.json.Decoder(dict[str, Any])
 
 
 def encode(exam: Exam) -> bytes:
     """The exam as a store keeps it: JSON, because people read it too and it is written rarely."""
-    return _encoder.encode(exam)
+    if exam.later is None:
+        return _encoder.encode(exam)
+    known = _fields.decode(_encoder.encode(replace(exam, later=None)))
+    return _encoder.encode(exam.later | known)
 
 
 def decode(stored: bytes | str) -> Exam:
     """The exam from what a store kept. Raises `msgspec.ValidationError` if that is no exam."""
-    return _decoder.decode(stored)
+    exam = _decoder.decode(stored)
+    if exam.schema > SCHEMA:
+        unknown = {name: value for name, value in _fields.decode(stored).items() if name not in Exam.__struct_fields__}
+        return replace(exam, later=unknown or None)
+    return exam

@@ -112,7 +112,7 @@ def public_keys(jwks: bytes) -> dict[str, PublicKey]:
 
     try:
         listed = msgspec.json.decode(jwks, type=_Jwks).keys
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise TokenRejected("not a JWKS: it needs a list of keys") from exc
     found: dict[str, PublicKey] = {}
     for one in listed:

@@ -7,10 +7,11 @@ Names on disk are short, because a DynamoDB item over 1 KB costs every write dou
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from core.messages import CommandName
 
@@ -22,6 +23,7 @@ PRESENCE_BEST_FIRST: tuple[Presence, ...] = ("connected", "reconnecting", "offli
 LIVE: frozenset[Presence] = frozenset(("connected", "reconnecting"))
 RUNNING: frozenset[Lifecycle] = frozenset(("in_progress", "paused"))
 SCHEMA = 1
+"""Raised by a release that adds fields, so that the one before it keeps them. New facts go to the top level of a record."""
 
 
 new_key = tuple.__new__
@@ -137,12 +139,14 @@ class Participant(
         "commands": "c",
         "done": "d",
         "check_at": "k",
+        "later": "_",
     },
 ):
     """One student in one exam. A new `quiz_attempt_id` starts the counters again; `version` goes on.
 
     `time_end_reported` is R and `granted_seconds` E of the rule "shown end = R + E". `done` holds digests of the last ids of
     commands and messages that were applied, so that a resend is harmless. `check_at` is the deadline that is outstanding.
+    `later` is what a later release (a higher `schema`) has on record and this one does not know: it is written back as it was.
     """
 
     school: str
@@ -179,6 +183,7 @@ class Participant(
     commands: tuple[PendingCommand, ...] = ()
     done: tuple[int, ...] = ()
     check_at: float | None = None
+    later: dict[str, Any] | None = None
 
     @property
     def key(self) -> ParticipantKey:
@@ -266,13 +271,22 @@ def new_participant(key: ParticipantKey, home: Home, *, name: str = "", group: s
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Participant)
+_fields = msgspec.msgpack.Decoder(dict[str, Any])
+_NAMES = frozenset(field.encode_name for field in msgspec.structs.fields(Participant))
 
 
 def encode(participant: Participant) -> bytes:
     """The record as a store keeps it."""
-    return _encoder.encode(participant)
+    if participant.later is None:
+        return _encoder.encode(participant)
+    known = _fields.decode(_encoder.encode(replace(participant, later=None)))
+    return _encoder.encode(participant.later | known)
 
 
 def decode(stored: bytes) -> Participant:
     """The record from what a store kept. Raises `msgspec.ValidationError` if that is no record."""
-    return _decoder.decode(stored)
+    record = _decoder.decode(stored)
+    if record.schema > SCHEMA:
+        unknown = {name: value for name, value in _fields.decode(stored).items() if name not in _NAMES}
+        return replace(record, later=unknown or None)
+    return record

@@ -58,6 +58,7 @@ CLOSE_SLOW = 4108
 
 TEXT, BINARY, CONTINUATION = 0x1, 0x2, 0x0
 CLOSE, PING, PONG = 0x8, 0x9, 0xA
+_OPCODES = frozenset((TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG))
 
 _HEALTH_PATHS = ("/healthz", "/readyz")
 _LINGER_SECONDS = 1.0
@@ -274,6 +275,8 @@ class Connection:
         """Any other frame, or one that breaks the rules of RFC 6455 section 5."""
         if rsv:
             self._fail(1002, "reserved bit")
+        elif opcode not in _OPCODES:
+            self._fail(1002, "reserved opcode")
         elif opcode == CLOSE:
             self._peer_closed(payload)
         elif not self.is_open:

@@ -176,7 +176,10 @@ def origin_is_allowed(handshake: Handshake, allowed: tuple[str, ...]) -> bool:
     origin = handshake.origin
     if origin is None or "*" in allowed or origin in allowed:
         return True
-    return urlsplit(origin).netloc.lower() == handshake.headers["host"].lower()
+    try:
+        return urlsplit(origin).netloc.lower() == handshake.headers["host"].lower()
+    except ValueError:
+        return False  # it looks like an IPv6 address, and is none
 
 
 def response(

@@ -420,9 +420,9 @@ class Worker:
         self._saves.observe(self._loop.time() - started)
 
     def _check_deadlines(self) -> None:
-        self.shell.check_due()
         due = self._loop.time() + _DEADLINES_SECONDS
-        self._loop.call_at(due, self._measure_lag, due)
+        self._loop.call_at(due, self._measure_lag, due)  # first: whatever happens below, there is a next time
+        self.shell.check_due()
 
     def _measure_lag(self, due: float) -> None:
         self._lags.observe(max(0.0, self._loop.time() - due))
@@ -562,7 +562,10 @@ class Worker:
         async def repeat() -> None:
             while True:
                 await asyncio.sleep(seconds)
-                await self._quietly(duty())
+                try:
+                    await self._quietly(duty())
+                except Exception:  # a bug in one duty must not be the end of it: leases and deadlines depend on them
+                    log.exception("a duty failed")
 
         self._spawn(repeat())
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from core import journal, participant, snapshot
+from core import exam, journal, new_exam, participant, snapshot
 from core import messages as m
 from core.journal import Entry
 from core.participant import Participant
@@ -52,6 +52,25 @@ def test_what_is_no_record_is_refused():
 def test_a_record_of_a_later_version_with_unknown_fields_is_read():
     stored = msgspec.msgpack.decode(participant.encode(full())) | {"zz": 1}
     assert participant.decode(msgspec.msgpack.encode(stored)) == full()
+
+
+def test_what_a_later_release_keeps_survives_our_rewrite():
+    stored = msgspec.msgpack.decode(participant.encode(full())) | {"zz": {"deep": [1]}, "sc": 2}
+    read = participant.decode(msgspec.msgpack.encode(stored))
+    assert (read.version, read.schema) == (full().version, 2)
+    story = Story(record=read)
+    story(report(9, tab_id="u", seq=9, question_answered=7))
+    story(report(10, tab_id="u", seq=1, attempt="another"))  # a new attempt starts the record again
+    written = msgspec.msgpack.decode(participant.encode(story.record))
+    assert (written["zz"], written["sc"], written["a"]) == ({"deep": [1]}, 2, "another")
+    assert participant.decode(participant.encode(story.record)) == story.record
+    stored = exam.encode(new_exam(EXAM_KEY, "ec2", T0))
+    later = exam.decode(msgspec.json.encode(msgspec.json.decode(stored) | {"zz": 1, "schema": 2}))
+    assert msgspec.json.decode(exam.encode(replace(later, state="closed"))) == msgspec.json.decode(stored) | {
+        "zz": 1,
+        "schema": 2,
+        "state": "closed",
+    }
 
 
 def test_an_entry_comes_back_as_it_was_kept():

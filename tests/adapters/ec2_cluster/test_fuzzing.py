@@ -1,0 +1,44 @@
+"""What no input may do: bring down the decoder, the handshake, the message layer or the reader of Redis's answers.
+
+The quick half of `make fuzz`, with the same targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from fuzz_targets import SEEDS, TARGETS
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+settings.register_profile("fuzz", max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def mutated(seeds: list[bytes]) -> st.SearchStrategy[bytes]:
+    """Something like a real input, with pieces cut out, doubled and put in."""
+
+    @st.composite
+    def build(draw: Callable[[st.SearchStrategy[object]], object]) -> bytes:
+        whole = bytearray(draw(st.sampled_from(seeds)))
+        for _ in range(draw(st.integers(0, 4))):
+            at = draw(st.integers(0, len(whole)))
+            until = min(len(whole), at + draw(st.integers(0, 8)))
+            whole[at:until] = draw(
+                st.binary(max_size=8) | st.sampled_from([b'"', b"{", b"\r\n", b"\xff", b"99999999999999999999"])
+            )
+        return bytes(whole)
+
+    return build()
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_no_input_brings_it_down(name: str) -> None:
+    target = TARGETS[name]
+
+    @settings(settings.get_profile("fuzz"))
+    @given(st.binary(max_size=400) | mutated(SEEDS[name]))
+    def throw(data: bytes) -> None:
+        target(data)
+
+    throw()

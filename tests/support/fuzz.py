@@ -1,0 +1,66 @@
+"""`make fuzz`: every target under atheris, one after the other, each for its share of the time. Ends with the first crash.
+
+make fuzz                          ten minutes
+make fuzz ARGS="--seconds 60"
+make fuzz ARGS="--only frame"
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=600, help="for all targets together")
+    parser.add_argument("--only", help="one target")
+    parser.add_argument("--target", help=argparse.SUPPRESS)  # this process is the fuzzer of one
+    given, rest = parser.parse_known_args()
+    if given.target:
+        fuzz(given.target, rest)
+        return 0
+    from fuzz_targets import SEEDS, TARGETS
+
+    names = [name for name in TARGETS if given.only in (None, name)]
+    if not names:
+        parser.error(f"no target {given.only}; there are {', '.join(TARGETS)}")
+    for name in names:
+        with tempfile.TemporaryDirectory(prefix="proctorwire-fuzz-") as corpus:
+            for number, seed in enumerate(SEEDS[name]):
+                (Path(corpus) / str(number)).write_bytes(seed)
+            seconds = max(1, given.seconds // len(names))
+            print(f"{name}: {seconds} s", flush=True)
+            command = [
+                sys.executable,
+                __file__,
+                "--target",
+                name,
+                corpus,
+                f"-max_total_time={seconds}",
+                "-max_len=4096",
+            ]
+            done = subprocess.run([*command, "-print_final_stats=1"], capture_output=True, text=True, check=False)
+            print(
+                "\n".join(line for line in done.stderr.splitlines() if line.startswith("stat::number_of")), flush=True
+            )
+            if done.returncode:
+                print(done.stdout[-3000:] + done.stderr[-3000:])
+                return 1
+    return 0
+
+
+def fuzz(name: str, arguments: list[str]) -> None:
+    import atheris
+
+    with atheris.instrument_imports(include=["core", "adapters", "fuzz_targets"]):
+        from fuzz_targets import TARGETS
+    atheris.Setup([sys.argv[0], *arguments], TARGETS[name])
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
