@@ -42,6 +42,7 @@ def main() -> int:
                 corpus,
                 f"-max_total_time={seconds}",
                 "-max_len=4096",
+                f"-artifact_prefix={corpus}/",
             ]
             done = subprocess.run([*command, "-print_final_stats=1"], capture_output=True, text=True, check=False)
             print(

@@ -12,6 +12,8 @@ from fuzz_targets import SEEDS, TARGETS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adapters.ec2_cluster.handshake import origin_is_allowed, read_handshake, read_request
+
 settings.register_profile("fuzz", max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -30,6 +32,12 @@ def mutated(seeds: list[bytes]) -> st.SearchStrategy[bytes]:
         return bytes(whole)
 
     return build()
+
+
+@pytest.mark.parametrize("origin", [b"https://[:;1]:8", b"https://[", b"//]", b"https://\xe9"])
+def test_an_origin_that_is_none_is_not_allowed(origin: bytes) -> None:
+    handshake = read_handshake(read_request(SEEDS["handshake"][0].replace(b"https://[::1]:8", origin), 64), "", False)
+    assert not origin_is_allowed(handshake, ("https://school.example",))
 
 
 @pytest.mark.parametrize("name", TARGETS)
