@@ -90,6 +90,8 @@ class RedisAddress:
     user: str | None
     password: str | None = field(repr=False)
     tls: bool
+    authority: str | None = None
+    """A PEM file of the authorities to trust, instead of the system's: `?ssl_ca_certs=`, as redis-py has it."""
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -114,6 +116,7 @@ class RedisAddress:
                     user,
                     password,
                     parts.scheme == "rediss",
+                    parse_qs(parts.query).get("ssl_ca_certs", [None])[0],
                 )
         except ValueError as error:
             raise ValueError(f"not a Redis URL: {error}") from None
@@ -199,7 +202,7 @@ class _Reconnecting:
 
     def __init__(self, address: RedisAddress, tls: ssl.SSLContext | None, connect_seconds: float) -> None:
         self.address = address
-        self._tls = (tls or ssl.create_default_context()) if address.tls else None
+        self._tls = (tls or ssl.create_default_context(cafile=address.authority)) if address.tls else None
         self._connect_seconds = connect_seconds
         self._link: _Link | None = None
         self._task: asyncio.Task[None] | None = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
 import redis
-from wire_clients import Dashboard, Page, proctor_token, student_token
+from wire_clients import WAIT_SECONDS, Dashboard, Page, proctor_token, student_token
 
 from adapters.ec2_cluster.keys import exam_keys
 from adapters.ec2_cluster.local import LocalCluster
@@ -51,6 +52,13 @@ class Deployment:
     def proctor_token(self, proctor: str, **more: Any) -> str:
         school, quiz_id = more.pop("school", self.school), more.pop("quiz_id", self.quiz_id)
         return proctor_token(self.token_secret, school, quiz_id, proctor, **more)
+
+    async def until_journalled(self, kind: str, count: int) -> None:
+        """Wait until the journal has so many entries of this kind."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while sum(entry.kind == kind for entry in await self.journal()) < count:
+            assert time.monotonic() < deadline, f"not {count} of {kind} in the journal"
+            await asyncio.sleep(0.05)
 
     async def page(self, student: str, **options: Any) -> Page:
         page = Page(self, student, **options)

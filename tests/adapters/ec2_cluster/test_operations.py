@@ -18,8 +18,9 @@ from click.testing import CliRunner
 from deployments import ClusterDeployment
 from wire_clients import Dashboard, Page
 
+from adapters.ec2_cluster import metrics
 from adapters.ec2_cluster.admin_server import tell
-from adapters.ec2_cluster.config import SettingsError, read_settings
+from adapters.ec2_cluster.config import ClusterSettings, SettingsError, read_settings
 from adapters.ec2_cluster.local import LocalCluster
 from adapters.ec2_cluster.logs import LINES_A_MINUTE, FloodFilter, JsonFormatter
 from adapters.ec2_cluster.metrics import FigureFile, Figures, Histogram, collect, emf, exposition
@@ -216,3 +217,11 @@ def test_settings_are_shown_without_secrets_and_can_be_read_again(tmp_path: Path
     file.write_text(done.output)
     again = read_settings({"config": str(file)}, {"PROCTORWIRE_TOKEN_SECRET": SECRET})
     assert (again.workers, again.redis_url) == (2, "rediss://host:6380/1")
+
+
+def test_the_manual_explains_every_figure_and_limit() -> None:
+    manual = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    assert [name for name in metrics._HELP if f"`{name}`" not in manual] == []
+    defaults = ClusterSettings(token_secrets={})
+    assert f"{defaults.messages_per_second:g} a second, {defaults.message_burst} at once" in manual
+    assert f"{defaults.connections_per_address:,} in a worker" in manual
