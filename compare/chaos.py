@@ -25,7 +25,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
@@ -37,7 +37,7 @@ from adapters.ec2_cluster.embedded import EmbeddedRedis
 from adapters.ec2_cluster.keys import all_partitions, exam_keys
 from adapters.ec2_cluster.local import LocalCluster
 from compare.crowd import Crowd
-from compare.faults import Proxy, wrong_clock
+from compare.faults import Proxy, journal_table, wrong_clock
 from compare.recording import ProctorLog, Report, StudentLog
 from compare.workload import SCHOOL, Plan, ProctorPlan, ProctorStep, Schedule, StudentPlan, StudentStep
 from core.identity import Principal, issue
@@ -145,6 +145,7 @@ class Scenario(Struct, frozen=True):
     fault: Fault
     quick: bool = False
     proxied: bool = False
+    table: bool = False
     clock_offset: float = 0.0
     interval: float = 1.0
     lost_instances: int = 0
@@ -297,23 +298,26 @@ async def _output_buffer(rig: Rig) -> None:
     client.config_set("client-output-buffer-limit", "pubsub 64mb 16mb 30")
 
 
-async def _ledger_away(rig: Rig, seconds: float = 60.0) -> None:
-    """The journal's table can't be written. Exams must not notice; entries wait."""
+async def _table_away(rig: Rig) -> None:
+    """The journal's table does not answer. Exams must not notice; entries wait."""
+    assert rig.proxy is not None
+    with rig.proxy.black_hole():
+        await asyncio.sleep(30.0)
+        rig.order_in_every_exam()
+        await asyncio.sleep(30.0)
+
+
+async def _ledger_locked(rig: Rig) -> None:
     import sqlite3
 
     database = sqlite3.connect(rig.cluster.journal_place, timeout=10, isolation_level=None)
     try:
         database.execute("BEGIN EXCLUSIVE")
-        await asyncio.sleep(seconds / 2)
         rig.order_in_every_exam()
-        await asyncio.sleep(seconds / 2)
+        await asyncio.sleep(6.0)
         database.execute("ROLLBACK")
     finally:
         database.close()
-
-
-async def _ledger_away_briefly(rig: Rig) -> None:
-    await _ledger_away(rig, 6.0)
 
 
 async def _stalled_proctor(rig: Rig) -> None:
@@ -414,8 +418,8 @@ SCENARIOS = (
     Scenario("black-hole", "the network to Redis carries nothing for 8 s", _black_hole, proxied=True),
     Scenario("pubsub-killed", "CLIENT KILL TYPE pubsub", _pubsub_killed, quick=True),
     Scenario("output-buffer", "subscribers are cut off by their output buffers", _output_buffer),
-    Scenario("ledger-away", "the journal's table is away for 60 s", _ledger_away, interval=2.0),
-    Scenario("ledger-away-6s", "the journal's table is away for 6 s", _ledger_away_briefly),
+    Scenario("dynamodb-away", "DynamoDB does not answer for 60 s", _table_away, interval=2.0, table=True),
+    Scenario("ledger-locked", "the journal's file is locked for 6 s", _ledger_locked),
     Scenario("stalled-proctor", "a proctor who asks and never reads", _stalled_proctor),
     Scenario("slow-headers", "300 handshakes that never end", _slow_headers),
     Scenario("descriptors", "a worker runs out of file descriptors", _descriptors),
@@ -438,29 +442,38 @@ async def play(
         server = EmbeddedRedis.start(Path(folder) / "redis")
         rig: Rig | None = None
         proxy: Proxy | None = None
+        redis_url, journal = server.url, ""
+        environments: Sequence[Mapping[str, str]] = ()
         try:
-            if scenario.proxied:
-                proxy = await Proxy.to_unix(server.url.removeprefix("unix://"))
-            environments = (wrong_clock(Path(folder), scenario.clock_offset),) if scenario.clock_offset else ()
-            cluster = LocalCluster(
-                instances=2,
-                workers=2,
-                redis_url=proxy.url if proxy is not None else server.url,
-                drain_seconds=2.0,
-                environments=environments,
-            )
-            async with cluster:
-                pids = [pid for found in cluster.pids().values() for pid in found]
-                schedule = _schedule(seed, students, scenario.interval)
-                async with Crowd(schedule, "proctorwire", cluster.urls, cluster.token_secret) as crowd:
-                    rig = Rig(cluster, server, crowd, random.Random(seed))  # noqa: S311 - replays, guards nothing
-                    rig.proxy = proxy
-                    verdict = await _play(scenario, seed, rig, within, settle)
-                pids += [pid for found in cluster.pids().values() for pid in found]
-            left = [pid for pid in set(pids) if is_running(pid)]
-            if left:
-                verdict.breaks("leaks", f"processes left: {left}")
-            return verdict
+            async with contextlib.AsyncExitStack() as around:
+                if scenario.proxied:
+                    proxy = await Proxy.to_unix(server.url.removeprefix("unix://"))
+                    redis_url = f"redis://{proxy.address}"
+                if scenario.clock_offset:
+                    environments = (wrong_clock(Path(folder), scenario.clock_offset),)
+                if scenario.table:
+                    journal, proxy, environment = await around.enter_async_context(journal_table())
+                    environments = (environment, environment)
+                cluster = LocalCluster(
+                    instances=2,
+                    workers=2,
+                    redis_url=redis_url,
+                    drain_seconds=2.0,
+                    journal=journal,
+                    environments=environments,
+                )
+                async with cluster:
+                    pids = [pid for found in cluster.pids().values() for pid in found]
+                    schedule = _schedule(seed, students, scenario.interval)
+                    async with Crowd(schedule, "proctorwire", cluster.urls, cluster.token_secret) as crowd:
+                        rig = Rig(cluster, server, crowd, random.Random(seed))  # noqa: S311 - replays, guards nothing
+                        rig.proxy = proxy
+                        verdict = await _play(scenario, seed, rig, within, settle)
+                    pids += [pid for found in cluster.pids().values() for pid in found]
+                left = [pid for pid in set(pids) if is_running(pid)]
+                if left:
+                    verdict.breaks("leaks", f"processes left: {left}")
+                return verdict
         finally:
             if rig is not None:
                 server = rig.server
