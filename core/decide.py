@@ -56,7 +56,7 @@ SESSION_MAX_AGE_SECONDS = 7_200.0
 """Told to pages in `joined`: API Gateway cuts a connection after two hours (its quotas page), so they renew before."""
 
 
-class Decision(Struct, frozen=True):
+class Decision(Struct, frozen=True, gc=False):
     """What follows from an event on a participant."""
 
     participant: Participant

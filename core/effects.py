@@ -24,7 +24,7 @@ class SetDeadline(Struct, frozen=True):
     at: float
 
 
-class PublishView(Struct, frozen=True):
+class PublishView(Struct, frozen=True, gc=False):
     """Show the participant's view, as saved, to the exam's proctors. Coalescible: the latest one wins."""
 
     key: ParticipantKey
@@ -63,7 +63,7 @@ class Send(Struct, frozen=True):
     frame: ServerFrame
 
 
-class Ack(Struct, frozen=True):
+class Ack(Struct, frozen=True, gc=False):
     """Acknowledge, last of all: only what is saved is acknowledged."""
 
     connection: str

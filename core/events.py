@@ -16,7 +16,7 @@ from core.participant import ParticipantKey
 from core.policy import Policy
 
 
-class _Event(Struct, frozen=True, kw_only=True, omit_defaults=True, tag=True):
+class _Event(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag=True):
     received_at: float
 
 
@@ -142,7 +142,7 @@ class SweepCounted(_Event, frozen=True, kw_only=True):
 ExamEvent: TypeAlias = ExamOpened | ExamClosed | ExamCommandIssued | SweepCounted
 
 
-class Addressed(Struct, frozen=True):
+class Addressed(Struct, frozen=True, gc=False):
     """An event with the participant that it is for: what an inbox holds."""
 
     key: ParticipantKey

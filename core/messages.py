@@ -33,7 +33,7 @@ CommandOutcome: TypeAlias = Literal["accepted", "sent", "delivered", "confirmed"
 # --- from a student -------------------------------------------------------------------------------------------------------
 
 
-class Report(Struct, frozen=True, omit_defaults=True):
+class Report(Struct, frozen=True, omit_defaults=True, gc=False):
     """The data of a status report: Figure 4 of the paper, and our optional fields after it."""
 
     quiz_id: Id
@@ -111,7 +111,7 @@ class TokenData(Struct, frozen=True):
     token: Annotated[str, Meta(max_length=8_000)]
 
 
-class _Frame(Struct, frozen=True, tag_field="action"):
+class _Frame(Struct, frozen=True, tag_field="action", gc=False):
     """A frame of the protocol; the tag of a subclass is its name on the wire."""
 
 
@@ -162,7 +162,7 @@ CLIENT_ACTIONS: tuple[str, ...] = (
 # --- from the server ------------------------------------------------------------------------------------------------------
 
 
-class View(Struct, frozen=True):
+class View(Struct, frozen=True, gc=False):
     """What a proctor sees of a participant. Times are epoch seconds; seconds are totals of *ended* episodes and `*_since`
     the start of the open one, so that nothing in a view ticks. `seq` is the last report applied.
     """
@@ -203,7 +203,7 @@ class Incident(Struct, frozen=True, omit_defaults=True):
     ended_at: float | None = None
 
 
-class AckData(Struct, frozen=True, omit_defaults=True):
+class AckData(Struct, frozen=True, omit_defaults=True, gc=False):
     """`server_time` is when the acknowledged frame was received: epoch milliseconds with a fraction."""
 
     server_time: float

@@ -53,6 +53,7 @@ class ExamKey(NamedTuple):
 class Session(
     Struct,
     frozen=True,
+    gc=False,
     omit_defaults=True,
     rename={
         "id": "i",
@@ -103,6 +104,7 @@ class PendingCommand(Struct, frozen=True, omit_defaults=True):
 class Participant(
     Struct,
     frozen=True,
+    gc=False,
     omit_defaults=True,
     rename={
         "school": "S",

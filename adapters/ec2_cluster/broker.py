@@ -57,7 +57,7 @@ class Claimed(Struct, frozen=True):
     inbox: tuple[Waiting, ...]
 
 
-class Save(Struct, frozen=True):
+class Save(Struct, frozen=True, gc=False):
     """A participant to be saved, with all that goes into the same atomic step.
 
     `view` and `frames` are encoded, without one there is nothing to publish. `inbox_decided`: the last inbox event that this save
