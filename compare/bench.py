@@ -1,26 +1,31 @@
 """How fast the cluster is on one core: throughput, delivery time, processor time a report, beside a bare socket server.
 
-All server processes and Redis are pinned to one core, the load generator to another, in one run, so that the ratio between
-the cluster and the bare server holds on a noisy machine. The load is the paper's: students who report Figure 4, shuffled over
-exams and workers, one proctor an exam; here every report changes something that the proctor sees, every tenth changes the
-label, and every one is acknowledged. The bare server decodes the same message and sends the same ack; it has no state, no Redis
-and nobody to tell.
+All server processes and Redis are pinned to one core, the load generator to another, in one run, so that the ratio between the
+cluster and the bare server holds on a noisy machine. The load is the paper's: students who report Figure 4, shuffled over exams and
+workers, one proctor an exam; here every report changes something that the proctor sees, every tenth changes the label, and every
+one is acknowledged. The bare server decodes the same message and sends the same ack; it has no state, no Redis and nobody to tell.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import multiprocessing
 import os
 import random
 import re
 import resource
+import shutil
 import socket
+import ssl
+import subprocess
+import tempfile
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
@@ -29,14 +34,20 @@ from msgspec import Struct
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_connect, ws_create_server
 
 from adapters.ec2_cluster.local import LocalCluster
-from core import messages
+from core import effects, events, messages, participant, routing
+from core.decide import decide
+from core.exam import new_exam
 from core.identity import Principal, issue
+from core.participant import ExamKey
+from core.snapshot import view
 
 SCHOOL = "bench"
 _SECRET = "bench-secret-" + "0" * 32
 _TOKEN_SECONDS = 6 * 3600.0
 _TICK_SECONDS = 0.005
 _CONNECT_AT_ONCE = 64
+_HELD_SHARE = 0.98
+HELD_P95_MS = 100.0
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _silent = logging.getLogger("compare.bench.sockets")
 _silent.setLevel(logging.CRITICAL + 1)
@@ -80,6 +91,33 @@ class Figures(Struct, frozen=True):
         """Workers and Redis together."""
         return self.workers_us + self.redis_us
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the server kept up: it acked what was asked, lost nothing, and showed it in time."""
+        kept_up = self.rate >= _HELD_SHARE * self.shape.rate and not self.undelivered
+        return kept_up and self.delivery_p95 <= HELD_P95_MS
+
+
+class Storm(Struct, frozen=True):
+    """Everybody connecting in a short time, once from nothing and once after a cut. Milliseconds and seconds."""
+
+    students: int
+    seconds: float
+    handshake_p99: float
+    shown_worst: float
+    handshake_p99_after_cut: float
+    shown_worst_after_cut: float
+    missing: int
+
+
+class Steps(Struct, frozen=True):
+    """What the steps of a report cost alone, one after the other in one process: microseconds."""
+
+    decode: float
+    decide: float
+    encode_ack: float
+    encode: float
+
 
 # --- the load -------------------------------------------------------------------------------------------------------------
 
@@ -87,11 +125,13 @@ class Figures(Struct, frozen=True):
 class _Student(WSListener):
     """One page: sends what it is told to, counts acks."""
 
-    __slots__ = ("acked", "answered", "load", "number", "prefix", "sent_at", "seq", "transport")
+    __slots__ = ("acked", "answered", "exam", "load", "number", "prefix", "sent_at", "seq", "token", "transport")
 
-    def __init__(self, load: Load, number: int, exam: str) -> None:
+    def __init__(self, load: Load, number: int, exam: str, token: str = "") -> None:
         self.load = load
         self.number = number
+        self.exam = exam
+        self.token = token
         self.seq = 0
         self.acked = 0
         self.answered = 0
@@ -108,14 +148,24 @@ class _Student(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.transport = transport
 
-    def report(self, now: float) -> None:
+    def cut(self) -> None:
+        """Lose the connection, and with it what was on its way."""
+        assert self.transport is not None  # connected
+        self.transport.disconnect(False)
+        self.sent_at.clear()
+        self.acked = self.seq
+
+    def next_report(self) -> bytes:
         self.seq += 1
         self.answered = (self.answered + 1) % 100
         away = self.seq % 20 in (10, 11)  # away for one report in ten; each of the two changes is a label
         status = b'"away"' if away else b'"active"'
-        payload = b"%s\"user_status\":%s,\"question_answered\":%d,\"question_number_current\":%d,\"seq\":%d}}" % (
+        return b"%s\"user_status\":%s,\"question_answered\":%d,\"question_number_current\":%d,\"seq\":%d}}" % (
             self.prefix, status, self.answered, self.answered, self.seq,
         )  # fmt: skip
+
+    def report(self, now: float) -> None:
+        payload = self.next_report()
         self.sent_at.append(now)
         assert self.transport is not None  # connected before the first report
         self.transport.send(WSMsgType.TEXT, payload)
@@ -202,10 +252,11 @@ class Load:
             self.delivered += 1
             first += 1
 
-    async def connect(self, shape: Shape, urls: Sequence[str], seed: int = 1) -> None:
-        """Connect the proctors, then the students, shuffled over exams and instances."""
+    async def prepare(self, shape: Shape, urls: Sequence[str], seed: int = 1) -> None:
+        """Connect the proctors; make the students, shuffled over exams."""
         rng = random.Random(seed)  # noqa: S311 - a schedule, not a secret
         expires_at = time.time() + _TOKEN_SECONDS
+        self.urls = urls
         exams = [f"exam-{n}" for n in range(shape.exams)]
         for n, exam in enumerate(exams):
             token = issue(Principal("proctor", SCHOOL, f"p{n}", (exam,), expires_at), _SECRET)
@@ -213,26 +264,42 @@ class Load:
             self.proctors.append(proctor)
             await _open(proctor, urls[n % len(urls)], token)
             await proctor.watching
-        places = [n % shape.exams for n in range(shape.students)]
+        places = [exams[n % shape.exams] for n in range(shape.students)]
         rng.shuffle(places)
-        self.students = [_Student(self, n, exams[place]) for n, place in enumerate(places)]
+        for n, exam in enumerate(places):
+            principal = Principal("student", SCHOOL, f"s{n}", (exam,), expires_at, f"a{n}")
+            self.students.append(_Student(self, n, exam, issue(principal, _SECRET)))
+        rng.shuffle(order := list(self.students))
+        self.order = order
+
+    async def connect(self, shape: Shape, urls: Sequence[str]) -> None:
+        """Connect everybody, as fast as it goes."""
+        await self.prepare(shape, urls)
         gate = asyncio.Semaphore(_CONNECT_AT_ONCE)
 
         async def connect(student: _Student) -> None:
-            principal = Principal(
-                "student",
-                SCHOOL,
-                f"s{student.number}",
-                (exams[places[student.number]],),
-                expires_at,
-                f"a{student.number}",
-            )
             async with gate:
-                await _open(student, urls[student.number % len(urls)], issue(principal, _SECRET))
+                await self.open(student)
 
         await asyncio.gather(*(connect(student) for student in self.students))
-        rng.shuffle(order := list(self.students))
-        self.order = order
+
+    async def open(self, student: _Student) -> float:
+        """Connect a student; the seconds that the handshake took."""
+        started = time.perf_counter()
+        await _open(student, self.urls[student.number % len(self.urls)], student.token)
+        return time.perf_counter() - started
+
+    async def storm(self, seconds: float) -> list[float]:
+        """Connect all students evenly within so many seconds, each reporting at once; the seconds of the handshakes."""
+
+        async def come(student: _Student, after: float) -> float:
+            await asyncio.sleep(after)
+            took = await self.open(student)
+            student.report(time.perf_counter())
+            return took
+
+        share = seconds / len(self.students)
+        return await asyncio.gather(*(come(student, n * share) for n, student in enumerate(self.order)))
 
     async def send(self, rate: int, seconds: float) -> int:
         """Send `rate` reports a second, evenly, for so long; the number sent."""
@@ -251,7 +318,7 @@ class Load:
     async def settle(self, sent: int, seconds: float = 5.0) -> None:
         """Wait until everything sent is acked and shown, or the time is over."""
         deadline = time.perf_counter() + seconds
-        # Looking now and then costs less than telling somebody about each of some ten thousand acks a second.
+        # Looking now and then costs the load's core less than an event at each ack.
         while (self.acked < sent or any(s.sent_at for s in self.students)) and time.perf_counter() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
@@ -271,7 +338,8 @@ class Load:
 
 async def _open(client: WSListener, url: str, token: str) -> None:
     headers = {"Sec-WebSocket-Protocol": f"proctorwire, bearer.{token}"}
-    await ws_connect(lambda: client, url, extra_headers=headers, logger_name=_silent)
+    unverified = ssl._create_unverified_context() if url.startswith("wss:") else None  # noqa: S323 - our own, on this machine
+    await ws_connect(lambda: client, url, extra_headers=headers, ssl_context=unverified, logger_name=_silent)
 
 
 # --- the servers ----------------------------------------------------------------------------------------------------------
@@ -330,20 +398,26 @@ def bare_servers(count: int) -> Iterator[tuple[str, list[int]]]:
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """User and system time of processes so far, from /proc/PID/stat (proc(5), fields 14 and 15)."""
+    """Processor time of processes so far, of all their threads (the kernel's scheduler statistics: nanoseconds, no ticks)."""
     total = 0
     for pid in pids:
-        with open(f"/proc/{pid}/stat") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / _TICKS_A_SECOND
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            total += int((thread / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def busy_seconds() -> float:
+    """What all cores have worked so far, whoever it was for (proc(5), /proc/stat)."""
+    with open("/proc/stat") as stat:
+        user, nice, system, _, _, irq, softirq, steal = map(int, stat.readline().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / _TICKS_A_SECOND
 
 
 @contextlib.contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """Processes started inside run on this core."""
+def pinned(core: int | None) -> Iterator[None]:
+    """Processes started inside run on this core; None: wherever there is room."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, range(os.cpu_count() or 1) if core is None else {core})
     try:
         yield
     finally:
@@ -351,7 +425,7 @@ def pinned(core: int) -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def cluster_on(core: int, shape: Shape) -> AsyncIterator[LocalCluster]:
+async def cluster_on(core: int | None, shape: Shape) -> AsyncIterator[LocalCluster]:
     """A cluster, all of whose processes run on one core."""
     cluster = LocalCluster(instances=shape.instances, workers=shape.workers, token_secret=_SECRET)
     with pinned(core):
@@ -369,7 +443,7 @@ async def measure_cluster(
     shape: Shape, cluster: LocalCluster, load: Load, warm_seconds: float, seconds: float
 ) -> Figures:
     """Warm up, then count for so long. The load must be connected."""
-    sent = await load.send(shape.rate, warm_seconds)
+    await load.send(shape.rate, warm_seconds)
     await load.settle(load_sent(load))
     load.start_counting()
     acked_before = load.acked
@@ -392,7 +466,7 @@ async def measure_cluster(
         sent=sent,
         acked=acked_in_time,
         delivered=load.delivered,
-        undelivered=sum(len(s.sent_at) for s in load.students),
+        undelivered=_waiting(load),
         delivery_p50=_percentile(load.deliveries, 0.50),
         delivery_p95=_percentile(load.deliveries, 0.95),
         delivery_p99=_percentile(load.deliveries, 0.99),
@@ -466,16 +540,126 @@ async def measure_memory(shape: Shape, core: int) -> float:
     """Bytes of worker memory for a connected student who has reported once and sits idle, record included."""
     async with cluster_on(core, shape) as cluster:
         load = Load()
+        await load.prepare(shape, cluster.urls)
         workers = cluster.pids()["worker"]
         before = pss_bytes(workers)
-        await load.connect(shape, cluster.urls)
-        now = time.perf_counter()
-        for student in load.students:
-            student.report(now)
+        gate = asyncio.Semaphore(_CONNECT_AT_ONCE)
+
+        async def join(student: _Student) -> None:
+            async with gate:
+                await load.open(student)
+                student.report(time.perf_counter())
+
+        await asyncio.gather(*(join(student) for student in load.students))
         await load.settle(shape.students)
         used = pss_bytes(workers) - before
         load.close()
         return used / shape.students
+
+
+@contextlib.contextmanager
+def with_tls() -> Iterator[bool]:
+    """Clusters started inside end TLS themselves, with a certificate made for this; False without an `openssl` program."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        yield False
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        names = {"TLS_CERTIFICATE": Path(folder, "certificate.pem"), "TLS_KEY": Path(folder, "key.pem")}
+        subprocess.run(
+            (
+                *(
+                    openssl,
+                    "req",
+                    "-x509",
+                    "-newkey",
+                    "ec",
+                    "-pkeyopt",
+                    "ec_paramgen_curve:P-256",
+                    "-nodes",
+                    "-days",
+                    "1",
+                ),
+                *("-subj", "/CN=127.0.0.1", "-out", names["TLS_CERTIFICATE"], "-keyout", names["TLS_KEY"]),
+            ),
+            check=True,
+            capture_output=True,
+        )
+        given = {f"PROCTORWIRE_{name}": str(path) for name, path in names.items()}
+        os.environ.update(given)  # a local cluster hands its environment on
+        try:
+            yield True
+        finally:
+            for name in given:
+                del os.environ[name]
+
+
+async def measure_storm(shape: Shape, core: int | None, seconds: float) -> Storm:
+    """Everybody connects within so many seconds and reports; then all are cut at once, and come again."""
+    async with cluster_on(core, shape) as cluster:
+        load = Load()
+        await load.prepare(shape, cluster.urls)
+        handshakes = await load.storm(seconds)
+        await load.settle(shape.students)
+        shown, missing = list(load.deliveries), _waiting(load)
+        for student in load.students:
+            student.cut()
+        load.start_counting()
+        again = await load.storm(seconds)
+        await load.settle(load_sent(load))
+        found = Storm(
+            students=shape.students,
+            seconds=seconds,
+            handshake_p99=_percentile(handshakes, 0.99),
+            shown_worst=_percentile(shown, 1.0),
+            handshake_p99_after_cut=_percentile(again, 0.99),
+            shown_worst_after_cut=_percentile(load.deliveries, 1.0),
+            missing=missing + _waiting(load),
+        )
+        load.close()
+        return found
+
+
+def _waiting(load: Load) -> int:
+    return sum(len(student.sent_at) for student in load.students)
+
+
+def measure_steps(students: int = 200, rounds: int = 40) -> Steps:
+    """The steps of a report alone; of each the fastest round, for the others were disturbed."""
+    load, now = Load(), time.time()
+    exam = new_exam(ExamKey(SCHOOL, "exam-0"), "ec2", now)
+    senders, records, sources = [], [], []
+    for n in range(students):
+        principal = Principal("student", SCHOOL, f"s{n}", ("exam-0",), now + _TOKEN_SECONDS, f"a{n}")
+        senders.append(_Student(load, n, "exam-0"))
+        records.append(participant.new_participant(principal.participant, "ec2"))
+        sources.append(routing.Source(f"worker/connection-{n}", now, principal))
+    best = [float("inf")] * 4
+    for _ in range(rounds):
+        now += 1.0
+        payloads = [sender.next_report() for sender in senders]
+        moments = [time.thread_time()]
+        frames = [messages.decode(payload) for payload in payloads]
+        moments.append(time.thread_time())
+        decisions = []
+        for frame, source, record in zip(frames, sources, records, strict=True):
+            routed = routing.route(frame, source, now)
+            assert isinstance(routed, events.Addressed)  # as a student's report is
+            decisions.append(decide(record, routed.event, exam, now))
+        moments.append(time.thread_time())
+        acks = [decision.effects[-1] for decision in decisions]
+        for ack in acks:
+            assert isinstance(ack, effects.Ack)  # stands last
+            messages.encode(ack.frame)
+        moments.append(time.thread_time())
+        records = [decision.participant for decision in decisions]
+        for record in records:
+            messages.encode_value(view(record))
+            participant.encode(record)
+        moments.append(time.thread_time())
+        took = [(after - before) / students * 1e6 for before, after in itertools.pairwise(moments)]
+        best = [min(pair) for pair in zip(best, took, strict=True)]
+    return Steps(*best)
 
 
 def raise_file_limit() -> int:
@@ -485,13 +669,10 @@ def raise_file_limit() -> int:
     return hard
 
 
-Say = Callable[[str], None]
-
-
 async def throughput(
-    rates: Sequence[int], shape: Shape, warm_seconds: float, seconds: float, say: Say
+    rates: Sequence[int], shape: Shape, warm_seconds: float, seconds: float, say: Callable[[str], None]
 ) -> list[Figures]:
-    """One cluster, put under one rate after the other; each line is said as it comes."""
+    """One cluster under one rate after the other; each line is said as it comes."""
     figures = []
     async with cluster_on(0, shape) as cluster:
         load = Load()
@@ -517,27 +698,3 @@ def line_of(found: Figures) -> str:
         f" {found.workers_us:5.1f} + Redis {found.redis_us:4.1f} = {found.total_us:5.1f} us (others {found.others_us:.1f})"
         f"  load core {found.load_core:4.0%}  undelivered {found.undelivered}"
     )
-
-
-class Bench(Struct, frozen=True):
-    """All that one call measured. `bare_us` is the bare server's processor time a report, at the highest rate asked for."""
-
-    figures: tuple[Figures, ...]
-    bare_us: float
-    idle_student_bytes: float
-
-
-async def bench(rates: Sequence[int], shape: Shape, warm_seconds: float, seconds: float, say: Say) -> Bench:
-    """Throughput at each rate, the bare server at the highest, and the memory of idle students."""
-    raise_file_limit()
-    with pinned(max(os.sched_getaffinity(0))):
-        say(
-            "all server processes and Redis on one core, the load on another; every report changes what the proctor sees"
-        )
-        figures = await throughput(rates, shape, warm_seconds, seconds, say)
-        bare = await measure_bare(msgspec.structs.replace(shape, rate=max(rates)), 0, min(warm_seconds, 3.0), seconds)
-        ratio = figures[-1].total_us / bare
-        say(f"bare server, same struct decoded and acked: {bare:.1f} us a report; the cluster {ratio:.2f} times")
-        memory = await measure_memory(shape, 0)
-        say(f"an idle student, record included: {memory / 1024:.1f} KiB of worker memory (PSS, plain TCP)")
-    return Bench(tuple(figures), bare, memory)

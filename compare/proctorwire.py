@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from compare.administration import admin
-from compare.commands import serverless
+from compare.commands import bench, serverless
 from core.identity import Principal, issue
 
 _HOURS = 3600.0
@@ -238,45 +238,7 @@ def chaos(names: tuple[str, ...], seed: int, students: int, quick: bool, just_li
     sys.exit(0 if run(chosen, seed, students, as_json) else 1)
 
 
-@main.command()
-@click.option("--rates", default="2000,5000,10000,12000", show_default=True, metavar="LIST", help="Reports a second.")
-@click.option("--students", default=1_000, show_default=True, type=click.IntRange(20, 20_000), help="How many report.")
-@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 16), help="Workers of each instance.")
-@click.option("--instances", default=1, show_default=True, type=click.IntRange(1, 16), help="Instances.")
-@click.option("--seconds", default=10.0, show_default=True, type=click.FloatRange(1, 600), help="Counted at each rate.")
-@click.option("--warm-seconds", default=10.0, show_default=True, type=click.FloatRange(0, 600), help="Before counting.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def bench(
-    rates: str, students: int, workers: int, instances: int, seconds: float, warm_seconds: float, as_json: bool
-) -> None:
-    """Measure the cluster on one core: rate, delivery, processor time a report, memory of an idle student.
-
-    All server processes and Redis run on one core, the load generator on another, with a bare socket server measured in the same
-    run. Trust the ratios; absolute figures belong to the machine.
-
-    \b
-    Example:
-      proctorwire bench
-      proctorwire bench --rates 2000 --students 10000 --seconds 20
-    """
-    import msgspec
-    import uvloop
-
-    from compare.bench import Shape
-    from compare.bench import bench as measure
-
-    try:
-        asked = [int(rate) for rate in rates.split(",")]
-    except ValueError:
-        raise BadInput(f"--rates is {rates!r}; give whole numbers with commas between") from None
-    if not all(1 <= rate <= 100_000 for rate in asked):
-        raise BadInput(f"--rates is {rates!r}; each must be between 1 and 100000")
-    shape = Shape(asked[0], students, max(students // 50, 1), instances, workers)
-    found = uvloop.run(measure(asked, shape, warm_seconds, seconds, lambda line: click.echo(line, err=as_json)))
-    if as_json:
-        click.echo(msgspec.json.encode(found))
-
-
+main.add_command(bench.bench_command)
 main.add_command(serverless.lambda_group)
 main.add_command(serverless.bench_command)
 
