@@ -13,6 +13,7 @@ from rich.table import Table
 from compare.chaos import INVARIANTS, SCENARIOS, Scenario, Verdict, play
 
 _SHOWN = 4
+_WIDTH = 132
 
 
 def scenarios_named(names: Sequence[str], quick: bool) -> tuple[list[Scenario], str]:
@@ -36,7 +37,9 @@ def run(scenarios: Sequence[Scenario], seed: int, students: int, as_json: bool) 
             sys.stdout.write(msgspec.json.encode(verdict).decode() + "\n")
             sys.stdout.flush()
     if not as_json:
-        Console().print(table(verdicts))
+        shown = Console()
+        shown.width = max(shown.width, _WIDTH)  # a table for a file, too
+        shown.print(table(verdicts))
         for verdict in verdicts:
             for invariant, found in verdict.broken.items():
                 more = f" (and {len(found) - _SHOWN} more)" if len(found) > _SHOWN else ""
@@ -47,7 +50,7 @@ def run(scenarios: Sequence[Scenario], seed: int, students: int, as_json: bool) 
 def table(verdicts: Sequence[Verdict]) -> Table:
     """Scenario, invariants held, recovery time."""
     shown = Table(title=f"Faults, seed {verdicts[0].seed}" if verdicts else "Faults")
-    shown.add_column("scenario")
+    shown.add_column("scenario", no_wrap=True)
     shown.add_column("fault")
     for invariant in INVARIANTS:
         shown.add_column(invariant, justify="center")
