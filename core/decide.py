@@ -164,16 +164,18 @@ def _goes_on(record: Participant, event: StatusReported, exam: Exam, now: float)
     promise = presence.promise_seconds(report.next_ms, False, exam.policy)
     session = replace(session, seq=session.seq if seq is None else seq, applied_at=at)
     session = presence.renewed(session, at, promise)
-    check_at = record.check_at
+    lapses_at, time_out, check_at = presence.due(session, exam), _times_out_at(record, exam), record.check_at
+    assert lapses_at is not None  # it is connected
+    due = lapses_at if time_out is None or lapses_at < time_out else time_out
     if (
         session.lease_until <= now
         or check_at is None
-        or check_at > session.lease_until
+        or check_at > due
         or record.commands
         or "time_end_reported" in news
-        or ((time_out := _times_out_at(record, exam)) is not None and check_at > time_out)
     ):
         return None
+    following = _following(check_at, due, exam, now)
     version = record.version + 1
     milliseconds = int(now * 1000)
     after = replace(
@@ -181,12 +183,18 @@ def _goes_on(record: Participant, event: StatusReported, exam: Exam, now: float)
         version=version if version > milliseconds else milliseconds,
         sessions=(session,),
         last_seen=at if at > record.last_seen else record.last_seen,
+        check_at=following,
         **news,
     )
-    if seq is None:
-        return Decision(after, (), (effects.PublishView(after.key, after.group),) if news else ())
-    ack = effects.Ack(connection, m.Ack(m.AckData(m.milliseconds(at), seq)))
-    return Decision(after, (), (effects.PublishView(after.key, after.group), ack) if news else (ack,))
+    key = after.key
+    wanted: tuple[effects.ParticipantEffect, ...] = ()
+    if following != check_at:
+        wanted = (effects.SetDeadline(key, following),)
+    if news:
+        wanted = (*wanted, effects.PublishView(key, after.group))
+    if seq is not None:
+        wanted = (*wanted, effects.Ack(connection, m.Ack(m.AckData(m.milliseconds(at), seq))))
+    return Decision(after, (), wanted)
 
 
 def _status_reported(draft: _Draft, event: StatusReported) -> None:
@@ -673,7 +681,7 @@ def _cause(event: ParticipantEvent) -> str:
 
 
 def _rolling_check(record: Participant, exam: Exam, now: float) -> float | None:
-    """The one outstanding deadline: kept while it is early enough, set anew when it is due or too late."""
+    """The one outstanding deadline: kept while it is early enough, set anew when it is due, nearly due in vain, or too late."""
     if exam.state == "closed":
         return None
     soonest = math.inf
@@ -689,7 +697,16 @@ def _rolling_check(record: Participant, exam: Exam, now: float) -> float | None:
             soonest = time_out
     if soonest == math.inf:
         return record.check_at
-    return max(soonest, now) if record.check_at is None else min(soonest, record.check_at)
+    return max(soonest, now) if record.check_at is None else _following(record.check_at, soonest, exam, now)
+
+
+def _following(check_at: float, due: float, exam: Exam, now: float) -> float:
+    """This deadline, or the one in its place: `due` if that is earlier, or if this one would come in vain before the next report.
+
+    Moved now, it goes with a save that is made anyway; left alone, it would be decided and saved by itself, for each student each
+    time that a lease has passed. The old one is then a stray.
+    """
+    return due if due < check_at or check_at - now < exam.policy.report_seconds else check_at
 
 
 def _times_out_at(record: Participant, exam: Exam) -> float | None:

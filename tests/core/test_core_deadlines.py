@@ -16,17 +16,36 @@ def test_a_join_sets_the_first_deadline():
 
 def test_a_renewed_lease_leaves_the_outstanding_deadline_as_it_is():
     story = joined()
-    for at in (5, 10):
+    for at in (5, 7):
         assert of(story(report(at)).effects, fx.SetDeadline) == []
         assert story.record.check_at == T0 + 12.5
 
 
+@pytest.mark.parametrize("fields", [{}, {"status": "away"}])
+def test_a_report_moves_a_deadline_that_would_come_in_vain_before_the_next_report(fields):
+    story = joined()
+    story(report(5, **fields))
+    decision = story(report(8, **fields))
+    assert of(decision.effects, fx.SetDeadline) == [fx.SetDeadline(KEY, T0 + 20.5)]
+    before = story.record
+    assert story(deadline(12.5)).participant is before
+
+
+def test_a_deadline_at_which_another_page_lapses_is_not_moved():
+    story = joined()
+    story(report(8, connection="c2", connected_at=8))
+    story(report(12, connection="c2", connected_at=8))
+    assert story.record.check_at == T0 + 12.5
+    story.until(13)
+    assert [s.presence for s in story.record.sessions] == ["reconnecting", "connected"]
+
+
 def test_a_deadline_that_finds_a_renewed_lease_asks_for_the_next():
     story = joined()
-    story(report(10))
+    story(report(7))
     decision = story(deadline(12.5))
     assert story.record.label == "active"
-    assert decision.effects == (fx.SetDeadline(KEY, T0 + 22.5),)
+    assert decision.effects == (fx.SetDeadline(KEY, T0 + 19.5),)
 
 
 def test_an_earlier_need_brings_the_deadline_forward_and_the_old_one_is_stray():

@@ -233,7 +233,7 @@ def in_presence(name: str) -> Story:
     story(command(1, "message", text="m"))
     match name:
         case "connected":
-            for at in (10, 20, 30):
+            for at in (8, 16, 24, 30):  # the last one leaves the deadline before its lease
                 story(heartbeat(at))
                 story.until(at)
         case "reconnecting":
