@@ -542,6 +542,7 @@ class _Fleet:
             "PROCTORWIRE_REDIS_URL": redis_url,
             "PROCTORWIRE_HOST": address,
             "PROCTORWIRE_PORT": str(_PORT),
+            "PROCTORWIRE_ADMIN_PORT": "0",  # without namespaces they share the address of the loopback
             "PROCTORWIRE_WORKERS": "1",
             "PROCTORWIRE_JOURNAL": f"{folder}/journal.sqlite",
             "PROCTORWIRE_DRAIN_SECONDS": str(_DRAIN_SECONDS),
@@ -556,12 +557,15 @@ class _Fleet:
             start_new_session=True,
         )
         assert process.stdout is not None  # asked for above
+        line = b""
         try:
             line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS)
             ready = json.loads(line)
         except (TimeoutError, ValueError) as error:
-            process.kill()
-            raise FleetError(f"instance {name} did not start") from error
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            said = line.decode(errors="replace").strip() or f"nothing was said within {_START_SECONDS:.0f} s"
+            raise FleetError(f"instance {name} did not start: {said}") from error
         self._instances[name] = _Instance(name, process, ready["supervisor_pid"], self._balancer)
         self._balancer.register(name, address)
         await self._until(lambda: name in self._balancer.healthy(), f"healthy instance {name}")

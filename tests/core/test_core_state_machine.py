@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 from core_builders import (
     T0,
@@ -30,6 +31,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from core import effects as fx
+from core.events import StatusReported
 from core.participant import LIVE, RUNNING
 from core.snapshot import view, visible
 
@@ -62,6 +64,7 @@ class ParticipantMachine(RuleBasedStateMachine):
         self.ids = 0
         self.answered = 0
         self.lifecycle = "not_joined"
+        self.over_at = math.inf
         self.hand = False
         self.deadlines: list[float] = []
         self.past: list = []
@@ -242,6 +245,7 @@ class ParticipantMachine(RuleBasedStateMachine):
         page.status = "active"
         self.heard(page, None)
         self.lifecycle = "submitted"
+        self.over_at = min(self.over_at, self.at)
 
     # --- what changes nothing ---------------------------------------------------------------------------------------------
 
@@ -258,9 +262,14 @@ class ParticipantMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.past)
     @rule(data=st.data())
     def an_old_event_comes_again(self, data):
-        """A redelivery: nothing anyone sees changes, unless it is the silence that the record already knew of."""
+        """A redelivery: nothing anyone sees changes.
+
+        Not so for a page that was pushed out: the record does not remember it, so that a late frame of it opens a page.
+        """
         event = data.draw(st.sampled_from(self.past))
         before = self.story.record
+        if isinstance(event, StatusReported) and before.session_named(event.report.tab_id) is None:
+            return
         decision = Story(self.story.exam, before)(event, now=self.at)
         same = ("question_answered", "lifecycle", "commands", "away_count")
         assert [getattr(decision.participant, f) for f in same] == [getattr(before, f) for f in same]
@@ -288,11 +297,13 @@ class ParticipantMachine(RuleBasedStateMachine):
     # --- what holds -------------------------------------------------------------------------------------------------------
 
     def presence(self, page: Page) -> str:
+        """Of a page now, or at the end of the attempt: from then on nobody looks after leases."""
         if page.status == "left":
             return "left"
-        if self.at < page.silent_from:
+        at = min(self.at, self.over_at)
+        if at < page.silent_from:
             return "connected"
-        return "reconnecting" if self.at < page.offline_from else "offline"
+        return "reconnecting" if at < page.offline_from else "offline"
 
     @invariant()
     def the_view_is_the_models(self):
