@@ -467,7 +467,7 @@ async def play(
                 )
                 async with cluster:
                     pids = [pid for found in cluster.pids().values() for pid in found]
-                    schedule = _schedule(seed, students, scenario.interval)
+                    schedule = steady_schedule(seed, students, scenario.interval)
                     async with Crowd(schedule, "proctorwire", cluster.urls, cluster.token_secret) as crowd:
                         rig = Rig(cluster, server, crowd, random.Random(seed))  # noqa: S311 - replays, guards nothing
                         rig.proxy = proxy
@@ -515,7 +515,7 @@ async def _play(scenario: Scenario, seed: int, rig: Rig, within: float, settle: 
     return verdict
 
 
-def _schedule(seed: int, students: int, interval: float) -> Schedule:
+def steady_schedule(seed: int, students: int, interval: float) -> Schedule:
     """Everybody joins within a second and reports about once an interval; each looks away now and then."""
     rng = random.Random(seed)  # noqa: S311 - replays, guards nothing
     exams = 4
@@ -549,7 +549,7 @@ async def _settled(rig: Rig, seconds: float) -> None:
 
     def quiet() -> bool:
         return not any(student.waiting for student in recording.students) and not any(
-            _is_behind(student, proctor) for student in recording.students for proctor in _watchers(rig, student)
+            is_behind(student, proctor) for student in recording.students for proctor in _watchers(rig, student)
         )
 
     with contextlib.suppress(TimeoutError):
@@ -560,12 +560,13 @@ def _watchers(rig: Rig, student: StudentLog) -> list[ProctorLog]:
     return rig.crowd.recording.proctors_of(student.plan.quiz_id)
 
 
-def _is_behind(student: StudentLog, proctor: ProctorLog) -> bool:
-    view, last = proctor.views.get(student.plan.student_id), _changes(student)[-1]
+def is_behind(student: StudentLog, proctor: ProctorLog) -> bool:
+    """Whether this dashboard does not show what the page said last."""
+    view, last = proctor.views.get(student.plan.student_id), changed_reports(student)[-1]
     return view is None or view.seq < last.seq or view.label != last.state.status
 
 
-def _changes(student: StudentLog) -> list[Report]:
+def changed_reports(student: StudentLog) -> list[Report]:
     """The reports that a proctor must be shown."""
     return [report for report in student.reports if report.changed]
 
@@ -583,7 +584,7 @@ def _judge_views(
             who = f"{proctor.plan.proctor_id} of {name}"
             reached = iter(seen)
             shown = next(reached, None)
-            for report in _changes(student):
+            for report in changed_reports(student):
                 while shown is not None and shown.view.seq < report.seq:
                     shown = next(reached, None)
                 if shown is None:
@@ -604,7 +605,7 @@ def _judge_views(
                     verdict.breaks("views", f"{who}: reconnecting for {until_then - max(one.at, healed_at):.1f} s")
                 if one.view.label == "offline":
                     verdict.breaks("offline", f"{who}: shown offline")
-            if _is_behind(student, proctor):
+            if is_behind(student, proctor):
                 view = proctor.views.get(name)
                 verdict.breaks("views", f"{who}: in the end {view and (view.seq, view.label)}")
 
@@ -622,7 +623,7 @@ async def _judge_journal(rig: Rig, seconds: float, verdict: Verdict) -> None:
                 by_student.setdefault(entry.student_id, []).append(entry)
             for student in recording.students:
                 if student.plan.quiz_id == quiz_id:
-                    missing += _contradictions(student, by_student.get(student.plan.student_id, []))
+                    missing += contradictions(student, by_student.get(student.plan.student_id, []))
             for proctor in recording.proctors_of(quiz_id):
                 for order in proctor.orders:
                     kept = [
@@ -649,7 +650,8 @@ async def _judge_journal(rig: Rig, seconds: float, verdict: Verdict) -> None:
                     )
 
 
-def _contradictions(student: StudentLog, entries: Sequence[Entry]) -> Iterator[str]:
+def contradictions(student: StudentLog, entries: Sequence[Entry]) -> Iterator[str]:
+    """Where the journal does not tell what a page had acknowledged, in words. It was there all the time, and its outbox is empty."""
     name = student.plan.student_id
     labels = [entry for entry in entries if entry.kind == "label"]
     for entry in labels:
