@@ -651,7 +651,7 @@ async def _judge_journal(rig: Rig, seconds: float, verdict: Verdict) -> None:
 
 
 def contradictions(student: StudentLog, entries: Sequence[Entry]) -> Iterator[str]:
-    """Where the journal does not tell what a page had acknowledged, in words. It was there all the time, and its outbox is empty."""
+    """Where the journal does not tell what a page had acknowledged, in words; the page stayed, and its outbox is empty."""
     name = student.plan.student_id
     labels = [entry for entry in entries if entry.kind == "label"]
     for entry in labels:

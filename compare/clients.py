@@ -164,6 +164,11 @@ class Client:
         """Lose the network, until `connect`."""
         self._end("dropped", lambda socket: socket.abort())
 
+    def cut(self) -> None:
+        """Lose the connection unasked, as when a server or the network ends it, and try to get it back."""
+        if self._socket is not None:
+            self._socket.abort()
+
     def leave(self, code: int) -> None:
         """Say goodbye and go."""
         self._end("left" if code == CloseCode.LEAVE else "dropped", lambda socket: socket.close(code))

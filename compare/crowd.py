@@ -55,6 +55,14 @@ class Crowd:
         for client in (*self._students.values(), *self._proctors.values()):
             client.roam(urls)
 
+    def page(self, student_id: str) -> Client:
+        """A student's page."""
+        return self._students[student_id]
+
+    def dashboard(self, proctor_id: str) -> Client:
+        """A proctor's dashboard."""
+        return self._proctors[proctor_id]
+
     def order(self, quiz_id: str, student_id: str) -> None:
         """Have the proctors of an exam warn a student now."""
         for proctor in self.recording.proctors_of(quiz_id)[:1]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct, field
 
@@ -430,12 +430,7 @@ class _Judge:
 
     def journal(self, entries: Sequence[Entry], quiz_id: str, read_at: float) -> None:
         """One exam's journal: complete, and without repetition."""
-        keys = Counter((e.student_id, e.version, e.n) for e in entries)
-        for key, count in keys.items():
-            self._again(f"journal line {'/'.join(map(str, key))} is there again", count - 1)
-        facts = Counter(_fact(e) for e in {(e.student_id, e.version, e.n): e for e in entries}.values())
-        for fact, count in facts.items():
-            self._again(f"the journal says twice: {' '.join(map(str, fact))}", count - 1)
+        self.findings.duplicates += repeated_lines(entries)
         by_student: dict[str, list[Entry]] = defaultdict(list)
         for entry in sorted(entries, key=lambda e: (e.version, e.n)):
             by_student[entry.student_id].append(entry)
@@ -484,6 +479,16 @@ class _Judge:
 
     def _again(self, what: str, times: int) -> None:
         self.findings.duplicates += [what] * times
+
+
+def repeated_lines(entries: Sequence[Entry]) -> Iterator[str]:
+    """Lines that are there again, and facts that two lines tell."""
+    keys = Counter((e.student_id, e.version, e.n) for e in entries)
+    for key, count in keys.items():
+        yield from [f"journal line {'/'.join(map(str, key))} is there again"] * (count - 1)
+    facts = Counter(_fact(e) for e in {(e.student_id, e.version, e.n): e for e in entries}.values())
+    for fact, count in facts.items():
+        yield from [f"the journal says twice: {' '.join(map(str, fact))}"] * (count - 1)
 
 
 def missing_labels(truth: Truth, labels: Sequence[Entry], rules: Rules, now: float) -> list[Shown]:

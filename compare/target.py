@@ -7,10 +7,12 @@ one only what the clients saw is known, and its usage says so by its zeros.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
@@ -23,6 +25,7 @@ from adapters.ec2_cluster.embedded import EmbeddedRedisError
 from adapters.ec2_cluster.local import LocalCluster, LocalClusterError
 from adapters.lambda_apigw.local.exam_stack import LocalServerless, StackError, StackUsage
 from adapters.lambda_apigw.local.ministack import MiniStackError
+from adapters.lambda_apigw.local.settings import Faults, Limits
 from compare.crowd import sign, signing_key
 from compare.meter import ProcessMeter, children
 from compare.recording import Clock, Traffic
@@ -33,10 +36,20 @@ from core.journal import Entry
 from core.participant import ExamKey, Home
 from core.policy import Policy
 
-Fault: TypeAlias = Literal["kill_process"]
-"""`kill_process`: a worker of the cluster, or an execution environment of the message function, dies without a word."""
+Fault: TypeAlias = Literal["kill_process", "throttle_store", "stop_store", "plan_cut"]
+"""What can be done to a local deployment.
+
+kill_process     a worker of the cluster, or an execution environment of the message function, dies without a word
+throttle_store   until `heal`: DynamoDB refuses four of five requests; Redis runs for a fifth of the time
+stop_store       until `heal`: DynamoDB refuses every request; Redis stands still
+plan_cut         returns when it is over: API Gateway's limit of a connection's life; the drain of an instance
+"""
 
 _PROBE_SECONDS = 5.0
+_STOPPED_SECONDS, _RUNNING_SECONDS = 0.4, 0.1
+_STORE_STOPS_AT_MOST = 600.0
+_CUT_SECONDS = 60.0
+_LOOK_SECONDS = 0.05
 
 
 class TargetError(Exception):
@@ -80,6 +93,9 @@ class Target(Protocol):
     async def inject(self, fault: Fault) -> None:
         """Do harm. Raises `TargetError` where that is not possible."""
 
+    async def heal(self) -> None:
+        """End what goes on since `inject`."""
+
     async def usage(self, load: Load) -> Usage:
         """What was used since the start."""
 
@@ -102,14 +118,24 @@ class ClusterTarget:
     policy = Policy()
 
     def __init__(
-        self, token_secret: str, instances: int = 1, workers: int = 2, transport: Transport = "picows"
+        self,
+        token_secret: str,
+        instances: int = 1,
+        workers: int = 2,
+        transport: Transport = "picows",
+        drain_seconds: float = 5.0,
     ) -> None:
         self.token_secret = token_secret
         self._instances = instances
         self._workers = workers
         self._cluster = LocalCluster(
-            instances=instances, workers=workers, token_secret=token_secret, transport=transport
+            instances=instances,
+            workers=workers,
+            token_secret=token_secret,
+            transport=transport,
+            drain_seconds=drain_seconds,
         )
+        self._stopping: asyncio.Task[None] | None = None
         self._meter = ProcessMeter(self._cluster.pids)
 
     @property
@@ -126,8 +152,38 @@ class ClusterTarget:
         self._meter.start()
 
     async def inject(self, fault: Fault) -> None:
-        """Kill one worker; its supervisor starts another one."""
-        os.kill(random.choice(self._cluster.pids()["worker"]), signal.SIGKILL)  # noqa: S311
+        """Kill one worker, whose supervisor starts another one; stop Redis; drain the first instance."""
+        match fault:
+            case "kill_process":
+                os.kill(random.choice(self._cluster.pids()["worker"]), signal.SIGKILL)  # noqa: S311
+            case "throttle_store":
+                self._stopping = asyncio.create_task(self._stand_still(_STOPPED_SECONDS, _RUNNING_SECONDS))
+            case "stop_store":
+                self._stopping = asyncio.create_task(self._stand_still(_STORE_STOPS_AT_MOST, 0.0))
+            case "plan_cut":
+                draining = self._cluster.ready[0].supervisor_pid
+                os.kill(draining, signal.SIGTERM)
+                await _until(lambda: not children(draining), "the end of the drain")
+
+    async def _stand_still(self, stopped: float, running: float) -> None:
+        """Stop Redis again and again; whoever cancels this has it run."""
+        (redis,) = self._cluster.pids()["redis"]
+        try:
+            while True:
+                os.kill(redis, signal.SIGSTOP)
+                await asyncio.sleep(stopped)
+                os.kill(redis, signal.SIGCONT)
+                await asyncio.sleep(running)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(redis, signal.SIGCONT)
+
+    async def heal(self) -> None:
+        """Let Redis run."""
+        if self._stopping is not None:
+            self._stopping.cancel()
+            await asyncio.gather(self._stopping, return_exceptions=True)
+            self._stopping = None
 
     async def usage(self, load: Load) -> ClusterUsage:
         """Processor time and memory of the processes; frames and bytes as the clients counted them."""
@@ -162,6 +218,7 @@ class ClusterTarget:
 
     async def stop(self) -> None:
         """End Redis and the instances."""
+        await self.heal()
         self._meter.stop()
         await self._cluster.stop()
 
@@ -174,9 +231,18 @@ class ServerlessTarget:
     is_local = True
     policy = Policy()
 
-    def __init__(self, token_secret: str, region: str = "ap-southeast-1") -> None:
+    def __init__(
+        self,
+        token_secret: str,
+        region: str = "ap-southeast-1",
+        limits: Limits | None = None,
+        faults: Faults | None = None,
+        faulty_table: bool = False,
+    ) -> None:
         self.token_secret = token_secret
-        self._stack = LocalServerless(token_secret=token_secret, region=region)
+        self._stack = LocalServerless(
+            token_secret=token_secret, region=region, limits=limits, faults=faults, faulty_table=faulty_table
+        )
         self._meter = ProcessMeter(self._environments)
 
     @property
@@ -197,8 +263,28 @@ class ServerlessTarget:
         return {"execution environments": children(self._stack.processes()["gateway"])}
 
     async def inject(self, fault: Fault) -> None:
-        """Kill an execution environment, a busy one first."""
-        await self._stack.kill_environment()
+        """Kill an execution environment, a busy one first; refuse requests to the table; wait for the gateway's cut."""
+        match fault:
+            case "kill_process":
+                await self._stack.kill_environment()
+            case "throttle_store":
+                await self._throttle(_STOPPED_SECONDS / (_STOPPED_SECONDS + _RUNNING_SECONDS))
+            case "stop_store":
+                await self._throttle(1.0)
+            case "plan_cut":
+                there = set(await self._stack.connections())
+                await _until_async(lambda: self._none_of(there), "the cut of every connection")
+
+    async def _none_of(self, connections: set[str]) -> bool:
+        return not connections & set(await self._stack.connections())
+
+    async def _throttle(self, share: float) -> None:
+        if not await self._stack.throttle_table(share):
+            raise TargetError("this serverless side was started without a faulty way to its table")
+
+    async def heal(self) -> None:
+        """Refuse nothing any more."""
+        await self._stack.throttle_table(0.0)
 
     async def usage(self, load: Load) -> ServerlessUsage:
         """What the gateway, the handlers and the store counted."""
@@ -277,6 +363,9 @@ class RemoteTarget:
         """Not to somebody else's machines."""
         raise TargetError("faults can be injected into local deployments only", self._option)
 
+    async def heal(self) -> None:
+        """There is nothing to heal."""
+
     async def usage(self, load: Load) -> Usage:
         """What the clients counted; of processes and invocations nothing is known."""
         if self.name == "lambda":
@@ -309,6 +398,22 @@ class RemoteTarget:
 
     async def stop(self) -> None:
         """It is not ours to stop."""
+
+
+async def _until_async(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Wait until the condition holds. Raises TargetError."""
+    deadline = time.monotonic() + _CUT_SECONDS
+    while not await condition():
+        if time.monotonic() > deadline:
+            raise TargetError(f"no sign of {what} within {_CUT_SECONDS:.0f} s")
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _until(condition: Callable[[], bool], what: str) -> None:
+    async def look() -> bool:
+        return condition()
+
+    await _until_async(look, what)
 
 
 class _Probe(WSListener):

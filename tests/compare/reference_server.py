@@ -86,6 +86,9 @@ class ReferenceServer:
         for name in list(self._students):
             await self._send(name, frame)
 
+    async def heal(self) -> None:
+        pass
+
     async def inject(self, fault: str) -> None:
         self.fault = fault
 

@@ -108,11 +108,14 @@ class LocalServerless:
         environments: int = 8,
         limits: Limits | None = None,
         faults: Faults | None = None,
+        faulty_table: bool = False,
         port: int = 0,
         management_port: int = 0,
         region: str = "ap-southeast-1",
     ) -> None:
         """`environments` caps the message function; `coalesce` and `direct_watchers` are the shell's.
+
+        With `faulty_table` the functions reach the table by a way that `throttle_table` can make refuse them.
 
         Raises `config.ConfigError` for a token secret that is too short.
         """
@@ -128,6 +131,7 @@ class LocalServerless:
         self._environments = environments
         self._limits = limits or Limits()
         self._faults = faults or Faults()
+        self._faulty_table = faulty_table or bool(self._faults.table_throttled or self._faults.table_answer_lost)
         self._port = port
         self._management_port = management_port
         self._region = region
@@ -229,6 +233,10 @@ class LocalServerless:
         """Kill an execution environment, a busy one first; False if the function has none."""
         return await self._control("POST", "kill-environment", function) == b"true"
 
+    async def throttle_table(self, share: float) -> bool:
+        """Refuse this share of the requests to the table from now on; False without `faulty_table`."""
+        return await self._control("POST", "throttle-table", repr(share)) == b"true"
+
     def processes(self) -> dict[str, int]:
         """The process ids of the gateway and of MiniStack, to measure what they use."""
         assert self._process is not None  # only while it runs
@@ -273,8 +281,7 @@ class LocalServerless:
             "PROCTORWIRE_MAX_CONNECTION_SECONDS": repr(self._limits.duration_seconds),
             "PROCTORWIRE_USAGE_EVERY_SECONDS": "0",
         }
-        has_table_faults = bool(self._faults.table_throttled or self._faults.table_answer_lost)
-        if has_table_faults:
+        if self._faulty_table:
             variables["AWS_ENDPOINT_URL_DYNAMODB"] = "{table_url}"
         if self._policy is not None:
             variables["PROCTORWIRE_POLICY"] = msgspec.json.encode(self._policy).decode()
@@ -321,7 +328,7 @@ class LocalServerless:
             schedules=(Schedule(name="minute", function="minute", interval_seconds=self._minute_seconds),),
             limits=self._limits,
             faults=self._faults,
-            table_endpoint_url=server if has_table_faults else "",
+            table_endpoint_url=server if self._faulty_table else "",
             port=self._port,
             management_port=self._management_port,
             region=self._region,

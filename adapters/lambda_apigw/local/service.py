@@ -35,6 +35,7 @@ class LocalGateway:
     * `GET /_local/usage`: a `Usage` as JSON.
     * `POST /_local/kill-environment/{function}`: kill one of its execution environments, a busy one first.
     * `POST /_local/drop-connection/{connection id}`: cut a client's network.
+    * `POST /_local/throttle-table/{share}`: from now on refuse this share of the requests to the table, 0 to 1.
     * `GET /_local/connections`: the ids of the open connections.
     * `GET /_local/logs/{function}`: its last log lines.
     """
@@ -173,6 +174,17 @@ class LocalGateway:
         """Cut a client's network: it sees 1006. False if there is no such connection."""
         return self._gateway.drop_connection(connection_id)
 
+    def throttle_table(self, share: str) -> bool:
+        """Refuse this share of the requests to the table. False if there is no faulty way to it, or for what is no share."""
+        try:
+            value = float(share)
+        except ValueError:
+            return False
+        if self._table is None or not 0 <= value <= 1:
+            return False
+        self._table.throttled_share = value
+        return True
+
     def log_lines(self, function: str) -> list[str]:
         """The last lines a function wrote, at most 1,000. Raises KeyError."""
         return list(self._pools[function].log_lines)
@@ -227,6 +239,7 @@ class LocalGateway:
             ("GET", "logs", 1): self.log_lines,
             ("POST", "kill-environment", 1): self.kill_environment,
             ("POST", "drop-connection", 1): self.drop_connection,
+            ("POST", "throttle-table", 1): self.throttle_table,
         }
         action = actions.get((request.method, command, len(arguments)))
         if action is None:

@@ -27,6 +27,8 @@ class TableFaults:
         server = urlsplit(endpoint_url)
         self._host, self._port = server.hostname or "127.0.0.1", server.port or 80
         self._faults = faults
+        self.throttled_share = faults.table_throttled
+        """The share of requests that are refused; it may change at any time."""
         self._rng = random.Random(faults.seed)  # noqa: S311  reproducible faults
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -54,7 +56,7 @@ class TableFaults:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while request := await _message(reader):
-                if self._rng.random() < self._faults.table_throttled:
+                if self._rng.random() < self.throttled_share:
                     self.counted["throttled"] += 1
                     head = f"HTTP/1.1 400 Bad Request\r\ncontent-length: {len(_THROTTLED)}\r\n\r\n"
                     writer.write(head.encode() + _THROTTLED)
