@@ -20,6 +20,7 @@ from adapters.lambda_apigw.aws_http import DynamoDb, Session
 from adapters.lambda_apigw.claims import principal_in
 from adapters.lambda_apigw.flood import REVOKED_SECONDS, FloodGuard
 from adapters.lambda_apigw.gateway import ApiGatewayConnections
+from adapters.lambda_apigw.moves import DynamoMoves
 from adapters.lambda_apigw.queue import SqsQueue, read_command, read_sweep, read_views
 from adapters.lambda_apigw.shell import Shell
 from adapters.lambda_apigw.store import DynamoStore
@@ -56,6 +57,7 @@ class Application:
             retention_days=settings.retention_days,
         )
         self.subscriptions = DynamoSubscriptions(database, settings.state_table, time.time)
+        self.moves = DynamoMoves(database, settings.state_table, time.time)
         self.connections = ApiGatewayConnections(session.client("execute-api", settings.management_url), self._dropped)
         queue = SqsQueue(
             session.client("sqs", settings.sqs_url),
@@ -77,6 +79,7 @@ class Application:
             direct_watchers=settings.direct_watchers,
             fan_out=self.connections.send_all,
             max_connection_seconds=settings.max_connection_seconds,
+            move=self.moves.recent,
         )
         self.sweep = Sweep(self.shell, self.store, self.subscriptions, self.connections, time.time)
         self.guard = FloodGuard()

@@ -33,6 +33,7 @@ from core.decide import decide, decide_exam
 from core.errors import CloseCode, LocalError, Malformed, RemoteError, TokenRejected
 from core.exam import Exam, new_exam
 from core.identity import Principal
+from core.migration import OTHER, Move, for_other, speaks_protocol
 from core.participant import ExamKey, Home, Participant, ParticipantKey, new_participant
 from core.policy import MAX_ERRORS_IN_A_ROW, MAX_MESSAGE_BYTES, Policy
 from core.routing import Source
@@ -129,6 +130,7 @@ class Shell:
         direct_watchers: int = 3,
         fan_out: FanOut | None = None,
         max_connection_seconds: float = 7_200.0,
+        move: Callable[[], Move | None] = lambda: None,
     ) -> None:
         self.sweep_seconds = sweep_seconds
         self._store = store
@@ -143,6 +145,7 @@ class Shell:
         self._direct_watchers = direct_watchers
         self._fan_out = fan_out
         self._max_connection_seconds = max_connection_seconds
+        self._move = move
         self._told: set[str] = set()
         self._exams: dict[ExamKey, tuple[Exam, float]] = {}
 
@@ -382,13 +385,24 @@ class Shell:
                 case effects.Send():
                     self._send(key, effect.connection, effect.frame, outbox)
                 case effects.Close():
-                    self._connections.close(effect.connection, effect.code, effect.reason)
+                    if not effect.connection.startswith(OTHER):
+                        self._connections.close(effect.connection, effect.code, effect.reason)
                 case effects.Forward():
-                    self._store.put_in_inbox(effect.key, effect.event)
+                    self._forward(effect)
                 case effects.Ack():
                     outbox.acks.append((key, effect))
                 case _:
                     assert_never(effect)
+
+    def _forward(self, effect: effects.Forward) -> None:
+        """To the participant's home on the other side of a move; the page, if it can, is told to go there itself."""
+        self._store.put_in_inbox(effect.key, for_other(effect.event))
+        event = effect.event
+        if isinstance(event, events.StatusReported) and speaks_protocol(event):
+            move = self._move()
+            if move is not None and not event.connection.startswith(OTHER):
+                data = messages.ReconnectData(0, "moved", move.url("ec2"))
+                self._connections.send(event.connection, messages.encode(messages.Reconnect(data)))
 
     def _perform_exam(self, effect: effects.ExamEffect, outbox: Outbox) -> None:
         match effect:
@@ -405,8 +419,8 @@ class Shell:
 
     def _send(self, key: ParticipantKey | None, connection: str, frame: messages.ServerFrame, outbox: Outbox) -> None:
         """Send to a student's page (`key`) or a proctor's. A student's connection that is gone is lost from now on."""
-        if self._connections.send(connection, messages.encode(frame)):
-            return
+        if connection.startswith(OTHER) or self._connections.send(connection, messages.encode(frame)):
+            return  # what only the other side can send goes out when the page comes here
         if key is None:
             self._subscriptions.forget(connection)
         else:

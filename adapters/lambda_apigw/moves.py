@@ -1,0 +1,72 @@
+"""The move of a stage, kept as data in the state table: no function is deployed during one.
+
+    pk      sk        what
+    move    move      the plan `m` and its version `v`; changed on condition of the version
+    move    health    what the bridge has seen lately, `m`
+
+Read only when an event arrives for a participant whose home is elsewhere, so that without a move it costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from adapters.lambda_apigw.aws_http import AwsError, DynamoDb
+from core import migration
+from core.migration import Health, Move
+
+_CACHE_SECONDS = 2.0
+
+
+def _key(what: str) -> dict[str, Any]:
+    return {"pk": {"S": "move"}, "sk": {"S": what}}
+
+
+class DynamoMoves:
+    """The stored move. `recent` may be two seconds old."""
+
+    def __init__(self, dynamodb: DynamoDb, table: str, clock: Callable[[], float]) -> None:
+        self._db = dynamodb
+        self._table = table
+        self._clock = clock
+        self._known: tuple[float, Move | None] = (float("-inf"), None)
+
+    def recent(self) -> Move | None:
+        """The move as it was at most two seconds ago."""
+        now = self._clock()
+        if now - self._known[0] >= _CACHE_SECONDS:
+            self._known = (now, self.load())
+        return self._known[1]
+
+    def load(self) -> Move | None:
+        """The move, by a consistent read."""
+        item = self._db.get(self._table, _key("move"))
+        return None if item is None else migration.decode_move(item["m"]["S"])
+
+    def save(self, before: Move | None, after: Move) -> bool:
+        """Keep the move if the stored one is still `before`."""
+        item = {**_key("move"), "m": {"S": migration.encode(after).decode()}, "v": {"N": str(after.version)}}
+        request: dict[str, Any] = {"TableName": self._table, "Item": item}
+        if before is None:
+            request["ConditionExpression"] = "attribute_not_exists(pk)"
+        else:
+            request["ConditionExpression"] = "v = :v"
+            request["ExpressionAttributeValues"] = {":v": {"N": str(before.version)}}
+        try:
+            self._db.write("PutItem", request)
+        except AwsError as error:
+            if error.code == "ConditionalCheckFailedException":
+                return False
+            raise
+        return True
+
+    def health(self) -> Health | None:
+        """What the bridge reported last."""
+        item = self._db.get(self._table, _key("health"))
+        return None if item is None else migration.decode_health(item["m"]["S"])
+
+    def save_health(self, health: Health) -> None:
+        """The bridge's report."""
+        item = {**_key("health"), "m": {"S": migration.encode(health).decode()}}
+        self._db.write("PutItem", {"TableName": self._table, "Item": item})

@@ -1,0 +1,175 @@
+"""A live move between the two sides: whose turn it is, how a record changes hands, and when to stop. Pure.
+
+A `Move` is the whole plan: each student belongs to the side that `target` names for the present percentage. Shifting is raising the
+percentage, rolling back is lowering it. A participant's home changes by `handed_over` alone, saved on condition of its version.
+Connections of the other side carry a mark, so that no side sends to a socket that it does not hold.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from core import events, presence
+from core.participant import LIVE, Home, Participant, ParticipantKey
+from core.policy import Policy
+
+OTHER = "other:"
+"""Before the name of a connection that the other side holds."""
+_SLOTS = 10_000
+MoveState: TypeAlias = Literal["started", "shifting", "rolled_back", "finished"]
+
+
+class Move(Struct, frozen=True, omit_defaults=True):
+    """The move of a stage. `percent` of the students belong on the cluster; `exams` and `groups` bound it (none: all).
+
+    `lambda_url` and `ec2_url` are where pages connect. `slot_seconds`: over how long a step is spread. `version` rises with each change.
+    """
+
+    lambda_url: str
+    ec2_url: str
+    percent: float = 0.0
+    state: MoveState = "started"
+    exams: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    slot_seconds: float = 30.0
+    version: int = 1
+    changed_at: float = 0.0
+    reason: str = ""
+
+    def url(self, home: Home) -> str:
+        """Where pages of this side's participants connect."""
+        return self.ec2_url if home == "ec2" else self.lambda_url
+
+
+class WrongStep(Exception):
+    """This step is not possible now; the message says why and what is."""
+
+
+def stepped(move: Move, state: MoveState, percent: float, now: float, reason: str = "") -> Move:
+    """The move after a step. Raises `WrongStep`."""
+    if move.state == "finished":
+        raise WrongStep("the move is finished; start another one")
+    if not 0 <= percent <= 100:
+        raise WrongStep(f"percent is {percent:g}; it must be between 0 and 100")
+    if state == "finished" and move.percent < 100:
+        raise WrongStep(f"only {move.percent:g} % are shifted; shift 100 % first")
+    return replace(move, state=state, percent=percent, version=move.version + 1, changed_at=now, reason=reason)
+
+
+def place(key: ParticipantKey) -> int:
+    """The student's place from 0 to 9,999 in the order of moving: the same everywhere and at each step."""
+    return zlib.crc32("\0".join(key).encode()) % _SLOTS
+
+
+def target(move: Move, key: ParticipantKey, group: str = "") -> Home:
+    """The side that the participant belongs on. Who was moved at a lower percentage stays moved at a higher one."""
+    if (move.exams and key.quiz_id not in move.exams) or (move.groups and group not in move.groups):
+        return "lambda"
+    return "ec2" if place(key) < move.percent * _SLOTS / 100 else "lambda"
+
+
+def slot_ms(move: Move, key: ParticipantKey) -> int:
+    """When in the step the student's page goes: spread evenly, and not in the order of moving."""
+    return int(zlib.crc32("\0".join(("slot", *key)).encode()) % 10_007 / 10_007 * move.slot_seconds * 1000)
+
+
+def named_for_other(connection: str) -> str:
+    """The name of a connection as the other side knows it."""
+    return connection.removeprefix(OTHER) if connection.startswith(OTHER) else OTHER + connection
+
+
+def for_other(event: events.ParticipantEvent) -> events.ParticipantEvent:
+    """The event as it goes to the other side."""
+    connection: Any = getattr(event, "connection", None)
+    return event if connection is None else replace(event, connection=named_for_other(connection))  # type: ignore[call-arg]
+
+
+def speaks_protocol(event: events.ParticipantEvent) -> bool:
+    """Whether this report's page follows a `reconnect`; the paper's own clients don't, and are moved by closing."""
+    return isinstance(event, events.StatusReported) and (
+        event.report.seq is not None or event.report.tab_id is not None
+    )
+
+
+def is_paper_session(record: Participant) -> bool:
+    """Whether a page that can only be moved by closing its socket is connected."""
+    return any(s.presence in LIVE and s.id == s.connection.removeprefix(OTHER) for s in record.sessions)
+
+
+def handed_over(record: Participant, to: Home, now: float, policy: Policy, after_seconds: float = 0.0) -> Participant:
+    """The record as the other side gets it. The silence that follows is planned: nobody is shown as gone because of it."""
+    sessions = tuple(
+        replace(
+            presence.planned(s, now, after_seconds, policy) if s.presence in LIVE else s,
+            connection=named_for_other(s.connection),
+        )
+        for s in record.sessions
+    )
+    version = max(record.version + 1, int(now * 1000))
+    return replace(record, home=to, home_epoch=record.home_epoch + 1, version=version, sessions=sessions)
+
+
+class Health(Struct, frozen=True, omit_defaults=True):
+    """What a bridge has seen lately. Times in seconds."""
+
+    at: float = 0.0
+    on_lambda: int = 0
+    on_ec2: int = 0
+    waiting: int = 0
+    errors: int = 0
+    claims: int = 0
+    claims_refused: int = 0
+    lag_seconds: float = 0.0
+    offline_after_move: int = 0
+
+
+class Limits(Struct, frozen=True):
+    """Beyond any of these a shift is stopped and rolled back."""
+
+    silent_seconds: float = 10.0
+    errors: int = 5
+    lag_seconds: float = 3.0
+    offline_share: float = 0.02
+
+
+def verdict(health: Health | None, before: Health | None, limits: Limits, now: float) -> str:
+    """Why the shift must be rolled back; empty if it may go on. `before` is the health when the step began."""
+    if health is None:
+        return "the bridge has never reported"
+    if now - health.at > limits.silent_seconds:
+        return f"the bridge has been silent for {now - health.at:.0f} s (limit {limits.silent_seconds:g})"
+    errors = health.errors - (before.errors if before else 0)
+    if errors > limits.errors:
+        return f"{errors} errors in this step (limit {limits.errors})"
+    if health.lag_seconds > limits.lag_seconds:
+        return f"views arrive {health.lag_seconds:.1f} s late (limit {limits.lag_seconds:g})"
+    everyone = health.on_lambda + health.on_ec2
+    gone = health.offline_after_move - (before.offline_after_move if before else 0)
+    if everyone and gone > max(1.0, limits.offline_share * everyone):
+        return f"{gone} students went offline while moving (limit {limits.offline_share:.0%})"
+    return ""
+
+
+_encode = msgspec.json.Encoder().encode
+_move = msgspec.json.Decoder(Move)
+_health = msgspec.json.Decoder(Health)
+
+
+def encode(value: Move | Health) -> bytes:
+    """As it is stored."""
+    return _encode(value)
+
+
+def decode_move(stored: bytes | str) -> Move:
+    """Raises `msgspec.DecodeError`."""
+    return _move.decode(stored)
+
+
+def decode_health(stored: bytes | str) -> Health:
+    """Raises `msgspec.DecodeError`."""
+    return _health.decode(stored)
