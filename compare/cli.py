@@ -12,14 +12,17 @@ from typing import Any, TypeAlias
 
 import click
 import msgspec
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from compare import run as running
 from compare.commands import register
+from compare.commands.common import format_options
 from compare.commands.scenarios import scenario_option
-from compare.report import terminal_table
-from compare.result import MODE_NAMES, encode_result
+from compare.present import Format, Out, present
+from compare.report import html_report, terminal_table
+from compare.result import MODE_NAMES
 from compare.run import BadInput, Comparison, Options, Phase, generator_words
 from compare.usage import Mode
 
@@ -70,6 +73,12 @@ def _option(name: str, default: Any, help: str, **more: Any) -> Callable[[Comman
     "WebSocket library of the cluster.",
     type=click.Choice(["picows", "websockets"]),
 )
+@click.option(
+    "--trace",
+    metavar="FILE",
+    help="Replay a recording: a CSV of time, student, event (join, leave, drop, change, away, back, submit). Students, "
+    "duration and hours are its own; --duration takes only its beginning.",
+)
 @click.option("--lambda-url", metavar="WSS", help="Measure this API Gateway deployment instead of the emulated one.")
 @click.option("--ec2-url", metavar="WSS", help="Measure this cluster instead of a local one.")
 @click.option(
@@ -85,9 +94,9 @@ def _option(name: str, default: Any, help: str, **more: Any) -> Callable[[Comman
     metavar="DIR",
     type=click.Path(path_type=Path),
 )
-@click.option("--json", "as_json", is_flag=True, help="Print result.json instead of the table.")
+@format_options
 @click.option("--quiet", is_flag=True, help="No progress bars.")
-def run_command(output: Path, as_json: bool, quiet: bool, **given: Any) -> int:
+def run_command(output: Path, form: Format, quiet: bool, **given: Any) -> int:
     """Run the same seeded exam through both deployments, on this machine or on real ones.
 
     Prints latency, losses and cost side by side, and writes result.json and report.html. Exit code 0: nothing was lost, doubled
@@ -97,15 +106,22 @@ def run_command(output: Path, as_json: bool, quiet: bool, **given: Any) -> int:
     Example:
       compare run --students 200 --duration 30
       compare run --scenario small-school
+      compare run --trace exam.csv --exams 2 --duration 600
       compare run --mode ec2 --client paper --students 1000 --exams 1 --instances 2
       compare run --mode lambda --lambda-url wss://abc.execute-api.ap-southeast-1.amazonaws.com/live --token-secret "$SECRET"
     """
     try:
-        options = msgspec.convert(given, Options)
+        source = click.get_current_context().get_parameter_source
+        own = {name: source(name) is ParameterSource.COMMANDLINE for name in ("duration", "hours", "students")}
+        if given["trace"] is not None and own["students"]:
+            raise click.UsageError("--students, --trace: the recording says who is there; give one of them")
+        options = running.traced(
+            msgspec.convert(given, Options), keep_duration=own["duration"], keep_hours=own["hours"]
+        )
         running.checked(options)
         running.prepare_output(output)
         _allow_many_sockets()
-        comparison, interrupted = _run(options, show=not quiet and not as_json and sys.stderr.isatty())
+        comparison, interrupted = _run(options, show=not quiet and sys.stderr.isatty())
         result = comparison.result
         if interrupted and not result.modes:
             click.echo("Stopped before anything was measured.", err=True)
@@ -113,16 +129,16 @@ def run_command(output: Path, as_json: bool, quiet: bool, **given: Any) -> int:
         json_path, report_path = running.write_output(output, result)
     except BadInput as exc:
         raise click.UsageError(str(exc)) from exc
-    if as_json:
-        sys.stdout.buffer.write(encode_result(result))
-    else:
-        console = Console()
-        console.print(terminal_table(result))
+
+    def show(out: Out) -> None:
+        out.print(terminal_table(result))
         for mode, run in comparison.runs.items():
             if run.recording.generator is not None:
                 words = generator_words(run.recording.generator)
-                console.print(f"\nLoad generator for {MODE_NAMES[mode]}: {words}.", style="dim", highlight=False)
-        console.print(f"\nReport  {report_path}\nFigures {json_path}", soft_wrap=True, highlight=False)
+                out.print(f"\nLoad generator for {MODE_NAMES[mode]}: {words}.", style="dim", highlight=False)
+        out.print(f"\nReport  {report_path}\nFigures {json_path}", soft_wrap=True, highlight=False)
+
+    present(form, result, show, title="serverless or cluster", page=lambda: html_report(result))
     if interrupted:
         click.echo("Stopped: the figures cover what there was.", err=True)
         return _INTERRUPTED

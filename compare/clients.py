@@ -355,10 +355,10 @@ class Student(Client):
             case "join" | "return":
                 self.connect()
             case "drop":
-                self._leaving()
+                self._leaving(step)
                 self.drop()
             case "leave":
-                self._leaving()
+                self._leaving(step)
                 self._goodbye()
             case "tick":
                 self._progress(step)
@@ -370,8 +370,9 @@ class Student(Client):
             case "say":
                 self._say(step)
 
-    def _leaving(self) -> None:
-        if self.log.plan.part in ("vanishes", "leaves"):
+    def _leaving(self, step: StudentStep) -> None:
+        plan = self.log.plan
+        if plan.part in ("vanishes", "leaves") and step.at >= (plan.goes_at or 0.0):
             self.log.gone = True
 
     def _goodbye(self) -> None:

@@ -120,8 +120,8 @@ def _time(times: LatencySummary, statistic: str) -> str:
 # The page
 
 
-def html_report(result: Result) -> str:
-    """One page with everything in it: no script, and nothing that is loaded from elsewhere."""
+def html_report(result: Result, faults: Markup | None = None) -> str:
+    """One page with everything in it: no script, and nothing that is loaded from elsewhere. `faults` is one more section."""
     sources = _Sources(result)
     workload = result.workload
     return document(
@@ -133,6 +133,7 @@ def html_report(result: Result) -> str:
             _latency_section(result),
             _bill_section(result),
             _exams_section(result),
+            faults,
             _engineer_section(result, sources),
             _method_section(result),
             sources.section(),

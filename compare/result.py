@@ -122,6 +122,7 @@ class WorkloadOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     transport: str | None = None
     lambda_url: str | None = None  # without token
     ec2_url: str | None = None  # without token
+    trace: str | None = None  # the file that was replayed, without its folder
 
 
 class Environment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

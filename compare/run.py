@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from compare.cost import CostError, ExamPlan, cluster_cost, serverless_cost
 from compare.crowd import Crowd, signing_key
+from compare.faultpage import kept
 from compare.measure import Findings, Journal, Rules, clock_offset, is_complete, judge_run, truths, unsettled
 from compare.prices import PriceError, Prices, load_prices
 from compare.recording import Generator, Recording
@@ -39,6 +40,7 @@ from compare.result import (
     summarise,
 )
 from compare.target import ClusterTarget, Load, RemoteTarget, ServerlessTarget, Target, TargetError
+from compare.trace import Row, TraceError, read_trace, schedule_of, trace_seconds
 from compare.truth import Truth
 from compare.usage import Basis, ClusterUsage, Mode, ProcessSplit, ServerlessUsage, Usage
 from compare.workload import SCHOOL, ClientKind, Plan, Schedule, WorkloadError, schedule
@@ -80,6 +82,7 @@ class Options(Struct, frozen=True, kw_only=True):
     lambda_url: str | None = None
     ec2_url: str | None = None
     token_secret: str | None = None
+    trace: str | None = None  # a recording to replay; students and duration are then what it has
 
     @property
     def modes(self) -> tuple[Mode, ...]:
@@ -146,6 +149,41 @@ def checked(options: Options) -> tuple[Plan, ExamPlan, Prices]:
     return plan, exam, prices
 
 
+def recorded(path: Path) -> list[Row]:
+    """The rows of a recording. Raises `BadInput`, naming the row."""
+    try:
+        with path.open(newline="") as lines:
+            return read_trace(lines)
+    except (OSError, UnicodeDecodeError) as exc:
+        raise BadInput(f"--trace: can't read {path} ({getattr(exc, 'strerror', None) or 'not text'})") from exc
+    except TraceError as exc:
+        raise BadInput(f"--trace: {path}: {exc}") from exc
+
+
+def traced(options: Options, *, keep_duration: bool = False, keep_hours: bool = False) -> Options:
+    """The options with what their recording says: students, and duration and hours unless they are to be kept."""
+    if options.trace is None:
+        return options
+    rows = recorded(Path(options.trace))
+    seconds = max(2.0, trace_seconds(rows))
+    length = min(options.duration, seconds) if keep_duration else seconds
+    students = len({row.student for row in rows if row.at - rows[0].at <= length})
+    return msgspec.structs.replace(
+        options,
+        students=students,
+        exams=min(options.exams, students),
+        duration=length,
+        hours=options.hours if keep_hours else max(0.05, round(seconds / 3600, 3)),
+    )
+
+
+def _replayed(trace: str, plan: Plan) -> Schedule:
+    try:
+        return schedule_of(recorded(Path(trace)), plan)
+    except WorkloadError as exc:
+        raise BadInput(str(exc)) from exc
+
+
 def targets_for(options: Options) -> list[Target]:
     """A target for each mode, not started yet."""
     secret, fresh = options.token_secret or "", secrets.token_hex(MIN_SECRET_BYTES)
@@ -174,7 +212,7 @@ async def compare_and_keep(
 ) -> Comparison:
     """The same, with targets, a way to stop and a listener of one's own, and all that was recorded."""
     plan, exam, prices = checked(options)
-    the_schedule = schedule(plan)
+    the_schedule = schedule(plan) if options.trace is None else _replayed(options.trace, plan)
     stop = stop or asyncio.Event()
     runs: dict[Mode, ModeRun] = {}
     for target in targets_for(options) if targets is None else targets:
@@ -484,6 +522,7 @@ def _workload(options: Options) -> WorkloadOptions:
         transport=options.transport,
         lambda_url=options.lambda_url and options.lambda_url.partition("?")[0],
         ec2_url=options.ec2_url and options.ec2_url.partition("?")[0],
+        trace=options.trace and Path(options.trace).name,
     )
 
 
@@ -506,7 +545,9 @@ def write_output(folder: Path, result: Result) -> tuple[Path, Path]:
     """Write `result.json` and `report.html`; their paths. Raises `BadInput`."""
     paths = folder / "result.json", folder / "report.html"
     try:
-        for path, content in zip(paths, (encode_result(result), html_report(result).encode()), strict=True):
+        for path, content in zip(
+            paths, (encode_result(result), html_report(result, kept(folder)).encode()), strict=True
+        ):
             draft = path.with_name(f".{path.name}.{os.getpid()}")
             draft.write_bytes(content)
             draft.replace(path)

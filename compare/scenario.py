@@ -6,19 +6,19 @@ that names the section, the field and what to write instead.
 
 from __future__ import annotations
 
-import csv
 import difflib
 import re
 from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import msgspec
 import yaml
 
 from compare.model import AckPolicy, ClientKind
 from compare.plan import Arrival, Scaling
+from compare.trace import TraceError, read_trace
 
 
 class ScenarioError(Exception):
@@ -195,9 +195,6 @@ def _given(part: msgspec.Struct) -> Iterable[tuple[str, Any]]:
 
 # From a recording
 
-TraceEvent = Literal["join", "leave", "drop", "change", "away", "back", "submit"]
-_EVENTS: tuple[str, ...] = get_args(TraceEvent)
-
 
 class _Life(msgspec.Struct):
     """One student in a recording."""
@@ -213,36 +210,20 @@ def scenario_from_trace(rows: Iterable[str], name: str) -> Scenario:
     """A scenario with the numbers of a recorded exam: lines of seconds, student, event, with a heading.
 
     join, leave, drop, change, away, back, submit: after a drop or a leave the student is gone until the next join. Raises
-    ScenarioError, naming the line.
+    ScenarioError, naming the row.
     """
-    reader = csv.reader(rows)
-    heading = [cell.strip().lower() for cell in next(reader, [])]
-    if heading != ["time", "student", "event"]:
-        raise ScenarioError("the first line must be time,student,event")
+    try:
+        found = read_trace(rows)
+    except TraceError as exc:
+        raise ScenarioError(str(exc)) from exc
     lives: dict[str, _Life] = {}
-    last = 0.0
-    for number, row in enumerate(reader, start=2):
-        if not row:
-            continue
-        if len(row) != 3:
-            raise ScenarioError(f"line {number}: {len(row)} fields; give time,student,event")
-        try:
-            at = float(row[0])
-        except ValueError:
-            raise ScenarioError(f"line {number}: time {row[0]!r} is no number of seconds") from None
-        student, event = row[1].strip(), row[2].strip()
-        if event not in _EVENTS:
-            raise ScenarioError(f"line {number}: event {event!r}; there are {', '.join(_EVENTS)}")
-        if at < last:
-            raise ScenarioError(f"line {number}: time {at:g} is before the line above it")
-        last = at
-        _live(lives.setdefault(student, _Life()), at, event)
+    for row in found:
+        _live(lives.setdefault(row.student, _Life()), row.at, row.event)
+    last = found[-1].at
     for life in lives.values():
         if life.begun is not None:
             life.online += last - life.begun
     firsts = sorted(life.first for life in lives.values() if life.first is not None)
-    if not firsts:
-        raise ScenarioError("nobody joins in this recording")
     student_hours = sum(life.online for life in lives.values()) / 3600
     arrival = firsts[min(len(firsts) - 1, int(0.98 * len(firsts)))] - firsts[0]
     return Scenario(

@@ -124,6 +124,7 @@ class ClusterTarget:
         workers: int = 2,
         transport: Transport = "picows",
         drain_seconds: float = 5.0,
+        silent: bool = False,
     ) -> None:
         self.token_secret = token_secret
         self._instances = instances
@@ -134,6 +135,7 @@ class ClusterTarget:
             token_secret=token_secret,
             transport=transport,
             drain_seconds=drain_seconds,
+            silent=silent,
         )
         self._stopping: asyncio.Task[None] | None = None
         self._meter = ProcessMeter(self._cluster.pids)

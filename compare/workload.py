@@ -126,7 +126,13 @@ class StudentPlan(Struct, frozen=True):
     @property
     def vanishes_at(self) -> float | None:
         """When the connection drops for good."""
-        return next((s.at for s in self.steps if s.act == "drop"), None) if self.part == "vanishes" else None
+        return self.goes_at if self.part == "vanishes" else None
+
+    @property
+    def goes_at(self) -> float | None:
+        """When the page drops or leaves for good."""
+        last = next((s for s in reversed(self.steps) if s.act in ("join", "return", "drop", "leave")), None)
+        return last.at if last is not None and last.act in ("drop", "leave") else None
 
 
 class ProctorPlan(Struct, frozen=True):
@@ -230,7 +236,7 @@ def _student(
             StudentStep(looks_away, "away"),
             StudentStep(looks_away + rng.uniform(0.09, 0.17) * whole, "back"),
         ]
-    steps += _ticks(joins, done, gone, plan.interval, rng)
+    steps += ticks(joins, done, gone, plan.interval, rng)
     steps.sort(key=lambda step: step.at)
     student_id = f"student-{number + 1:05}"
     return StudentPlan(
@@ -238,8 +244,8 @@ def _student(
     )
 
 
-def _ticks(joins: float, done: float, gone: float, interval: float, rng: random.Random) -> Iterator[StudentStep]:
-    """The moments at which a page says how it stands. From `done` on no question is answered."""
+def ticks(joins: float, done: float, gone: float, interval: float, rng: random.Random) -> Iterator[StudentStep]:
+    """The moments at which a page says how it stands, from `joins` to `gone`. From `done` on no question is answered."""
     at = joins + rng.uniform(0.3, 1.0) * interval
     while at < gone:
         progressed = rng.random() < interval / SECONDS_PER_QUESTION

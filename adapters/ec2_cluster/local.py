@@ -45,10 +45,11 @@ class LocalCluster:
         drain_seconds: float = 5.0,
         journal: str = "",
         environments: Sequence[Mapping[str, str]] = (),
+        silent: bool = False,
     ) -> None:
         """Without `redis_url`, a Redis of its own; without `ports`, free ones; without `journal`, a file of its own.
 
-        `environments` are further variables of each instance's environment, in order.
+        `environments` are further variables of each instance's environment, in order. `silent` drops what they log.
         """
         self.token_secret = token_secret or new_secret()
         self.ready: list[Ready] = []
@@ -60,6 +61,7 @@ class LocalCluster:
         self._drain_seconds = drain_seconds
         self._journal = journal
         self._environments = environments
+        self._silent = silent
         self._redis: EmbeddedRedis | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._processes: list[asyncio.subprocess.Process] = []
@@ -117,6 +119,7 @@ class LocalCluster:
             env=environment,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL if self._silent else None,
             start_new_session=True,
         )
         self._processes.append(process)

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -20,10 +19,8 @@ from compare.commands.common import (
     Function,
     calibration_option,
     clear_errors,
-    console,
-    json_option,
+    format_options,
     option,
-    print_json,
     region_options,
     write_page,
 )
@@ -31,6 +28,7 @@ from compare.commands.scenarios import scenario_option
 from compare.model import Exam
 from compare.outlook import outlook_page
 from compare.page import money
+from compare.present import Format, Out, present
 from compare.prices import load_prices
 
 _EXAM = Exam(students=1)
@@ -143,8 +141,8 @@ def case_from(options: dict[str, Any]) -> Case:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also write a page with plots: cost against sittings, students and interval, and who wins where.",
 )
-@json_option
-def advise_command(lambda_concurrency: int, page: Path | None, as_json: bool, **options: Any) -> None:
+@format_options
+def advise_command(lambda_concurrency: int, page: Path | None, form: Format, **options: Any) -> None:
     """Say which deployment costs less for a month of exams, by how much, and what would change the answer.
 
     Nothing is run: frames are counted from the protocol, and what a frame costs comes from measured coefficients
@@ -162,15 +160,12 @@ def advise_command(lambda_concurrency: int, page: Path | None, as_json: bool, **
         found = advise(case, float(lambda_concurrency))
         if page is not None:
             write_page(page, outlook_page(case, found), "--page")
-    if as_json:
-        print_json(found)
-    else:
-        show(found, console())
+        present(form, found, lambda out: show(found, out), title="advice", page=lambda: outlook_page(case, found))
     if page is not None:
-        click.echo(f"\nPage {page}", err=as_json)
+        click.echo(f"\nPage {page}", err=form != "text")
 
 
-def show(found: Advice, out: Console) -> None:
+def show(found: Advice, out: Out) -> None:
     """One screen."""
     exam = found.exam
     winner, other = ("Serverless", "the cluster") if found.cheaper == "lambda" else ("The cluster", "serverless")

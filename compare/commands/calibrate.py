@@ -13,7 +13,8 @@ from rich.table import Table
 
 from compare import calibration
 from compare.calibration import Calibration, CalibrationError
-from compare.commands.common import allow_many_sockets, console, print_json
+from compare.commands.common import allow_many_sockets, print_json
+from compare.present import console
 from compare.result import Result, ResultError, decode_result
 from compare.speed import report_ms
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -11,9 +12,9 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 
 from compare.calibration import CalibrationError
+from compare.present import FORMATS, Format
 from compare.prices import PriceError
 from compare.stretch import CostError
 
@@ -45,6 +46,25 @@ calibration_option = click.option(
     help="Coefficients written by `compare calibrate`; without it those in this package.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+quiet_option = click.option("--quiet", is_flag=True, help="No progress bar.")
+
+
+def format_options(command: Function) -> Function:
+    """`--format`, and `--json` for short; the command gets `form`."""
+
+    @functools.wraps(command)
+    def with_form(*args: Any, form: Format, as_json: bool, **more: Any) -> Any:
+        return command(*args, form="json" if as_json else form, **more)
+
+    with_form = click.option("--json", "as_json", is_flag=True, help="The same as --format json.")(with_form)
+    return click.option(
+        "--format",
+        "form",
+        default="text",
+        show_default=True,
+        type=click.Choice(FORMATS),
+        help="How to print the result; html is a page of its own.",
+    )(with_form)
 
 
 @contextlib.contextmanager
@@ -72,12 +92,6 @@ def in_range(option_name: str, value: float, least: float, most: float, unit: st
 def print_json(value: Any) -> None:
     """Indented JSON of any record."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
-
-
-def console() -> Console:
-    """Where tables go: colours only on a terminal, and wide enough when there is none."""
-    out = Console()
-    return out if out.is_terminal else Console(width=max(120, out.width), color_system=None)
 
 
 def write_page(path: Path, text: str, option_name: str = "--output") -> None:

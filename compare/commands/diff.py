@@ -9,12 +9,11 @@ import tempfile
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from compare.commands.common import console, in_range, json_option, print_json
+from compare.commands.common import format_options, in_range, quiet_option
 from compare.difference import Difference, Row, difference, load_side
+from compare.present import Format, Out, present, progress
 from compare.result import MODE_NAMES, ResultError
 
 _MARKS = {"worse": "worse", "better": "better", "same": "", "unknown": "?"}
@@ -34,15 +33,15 @@ _TIMEOUT_SECONDS = 7_200
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep the results of --a and --b here.",
 )
-@json_option
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@format_options
+@quiet_option
 def diff_command(
     sides: tuple[Path, ...],
     run_a: str | None,
     run_b: str | None,
     repeat: int,
     output: Path | None,
-    as_json: bool,
+    form: Format,
     quiet: bool,
 ) -> int:
     """Say what changed from A to B, with the 95 % interval of each difference where either side has two runs or more.
@@ -61,15 +60,12 @@ def diff_command(
         if sides:
             raise click.UsageError("--a, --b: give either them or two results")
         in_range("--repeat", repeat, 1, 100)
-        found = _run_both(run_a, run_b, repeat, output, show=not quiet and not as_json)
+        found = _run_both(run_a, run_b, repeat, output, quiet=quiet)
     else:
         if len(sides) != 2:
             raise click.UsageError(f"A B: {len(sides)} given; give two results, or two folders of them")
         found = _compared(*sides)
-    if as_json:
-        print_json(found)
-    else:
-        show(found, console())
+    present(form, found, lambda out: show(found, out), title="what changed")
     return 1 if found.worse else 0
 
 
@@ -80,14 +76,16 @@ def _compared(before: Path, after: Path) -> Difference:
         raise click.UsageError(f"A B: {exc}") from exc
 
 
-def _run_both(run_a: str, run_b: str, repeat: int, output: Path | None, *, show: bool) -> Difference:
+def _run_both(run_a: str, run_b: str, repeat: int, output: Path | None, *, quiet: bool) -> Difference:
     """The runs, in turns, so that what the machine does meanwhile falls on both sides."""
     with tempfile.TemporaryDirectory(prefix="compare-diff-") as temporary:
         folder = output or Path(temporary)
         turns = [(side, number, text) for number in range(1, repeat + 1) for side, text in (("a", run_a), ("b", run_b))]
-        out = Console(stderr=True)
-        for side, number, text in track(turns, "Running", console=out, disable=not (show and out.is_terminal)):
-            _run(side, text, folder / side / str(number))
+        with progress("Running", len(turns), quiet=quiet) as steps:
+            for side, number, text in turns:
+                steps.tell(f"{side}, run {number}")
+                _run(side, text, folder / side / str(number))
+                steps.step()
         return _compared(folder / "a", folder / "b")
 
 
@@ -112,7 +110,7 @@ def _run(side: str, text: str, folder: Path) -> None:
         raise click.UsageError(f"--{side}: {lines[-1].removeprefix('Error: ')}")
 
 
-def show(found: Difference, out: Console) -> None:
+def show(found: Difference, out: Out) -> None:
     """A row for each figure, the ones that changed marked in words."""
     out.print(f"{found.runs_before} run(s) before, {found.runs_after} after", highlight=False)
     for name, before, after in found.options:

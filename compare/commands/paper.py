@@ -23,15 +23,15 @@ from compare.commands.common import (
     allow_many_sockets,
     calibration_option,
     clear_errors,
-    console,
-    json_option,
+    format_options,
     option,
-    print_json,
+    quiet_option,
     write_page,
 )
 from compare.dayplan import clock
 from compare.page import amount, milliseconds, money
 from compare.paperpage import paper_page
+from compare.present import Format, Out, present
 from compare.prices import Prices, load_prices
 from compare.result import Result
 
@@ -57,15 +57,15 @@ PARTS = ("a", "b", "c", "d")
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also write a page, with plots of the exam of 10,000.",
 )
-@json_option
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@format_options
+@quiet_option
 def paper_command(
     minutes: float,
     parts: tuple[str, ...],
     price_file: Path | None,
     calibration_file: Path | None,
     page: Path | None,
-    as_json: bool,
+    form: Format,
     quiet: bool,
 ) -> None:
     """Set the published study's figures beside ours: a its example, b its stress test, c its bill, d its exam of 10,000.
@@ -95,20 +95,24 @@ def paper_command(
         if "d" in wanted:
             found["d"] = paper.big_exam(prices, known, given)
         if "b" in wanted and minutes:
-            found["b"] = paper.stress_test(_run(minutes, show=not quiet and not as_json), minutes, prices, given)
+            found["b"] = paper.stress_test(_run(minutes, show=not quiet), minutes, prices, given)
     if page is not None:
         write_page(page, paper_page(found, paper.big_day(prices, known, given)), "--page")
         click.echo(f"Page {page}\n", err=True)
-    if as_json:
-        print_json(dict(sorted(found.items())))
-        return
-    out = console()
-    for part in wanted:
-        if part == "b" and not minutes:
-            out.print("[dim]b  Table 1: left out; --minutes 30 runs its stress test.[/dim]\n")
-        else:
-            _show(part, found[part], out)
-    out.print(f"[dim]{_sources(prices, known)}[/dim]", highlight=False)
+
+    def show(out: Out) -> None:
+        for part in wanted:
+            if part == "b" and not minutes:
+                out.print("[dim]b  Table 1: left out; --minutes 30 runs its stress test.[/dim]\n")
+            else:
+                _show(part, found[part], out)
+        out.print(f"[dim]{_sources(prices, known)}[/dim]", highlight=False)
+
+    def whole_page() -> str:
+        return paper_page(found, paper.big_day(prices, known, given))
+
+    with clear_errors(prices="--prices"):
+        present(form, dict(sorted(found.items())), show, title="the published study", page=whole_page)
 
 
 def _sources(prices: Prices, known: Calibration) -> str:
@@ -175,7 +179,7 @@ class _Bar:
 # Printing
 
 
-def _show(part: str, found: Any, out: Console) -> None:
+def _show(part: str, found: Any, out: Out) -> None:
     match part:
         case "a":
             _show_a(found, out)
@@ -187,7 +191,7 @@ def _show(part: str, found: Any, out: Console) -> None:
             _show_d(found, out)
 
 
-def _head(out: Console, text: str) -> None:
+def _head(out: Out, text: str) -> None:
     out.print(Text(text, style="bold"))
 
 
@@ -200,7 +204,7 @@ def _lines(lines: Sequence[CostLine], usd_first: bool = True) -> Table:
     return table
 
 
-def _show_a(found: paper.ExampleBill, out: Console) -> None:
+def _show_a(found: paper.ExampleBill, out: Out) -> None:
     _head(out, "a  Its example: 1,000 students, 3 hours, a message every 5 seconds (Singapore)")
     out.print(
         f"   {found.messages:,.0f} messages {money(found.messages_usd)} and {found.minutes:,.0f} connection minutes "
@@ -222,7 +226,7 @@ def _show_a(found: paper.ExampleBill, out: Console) -> None:
     )
 
 
-def _show_b(found: paper.StressTest, out: Console) -> None:
+def _show_b(found: paper.StressTest, out: Out) -> None:
     _head(
         out, f"b  Table 1: 1,000 students, 2 instances, 5 s; ours in {found.minutes:g} min on {found.where}, not on AWS"
     )
@@ -251,7 +255,7 @@ def _show_b(found: paper.StressTest, out: Console) -> None:
     out.print()
 
 
-def _show_c(found: paper.MonthBill, out: Console) -> None:
+def _show_c(found: paper.MonthBill, out: Out) -> None:
     _head(out, "c  Table 2: a month before and after")
     for percent in found.percents:
         out.print(
@@ -291,7 +295,7 @@ def _show_c(found: paper.MonthBill, out: Console) -> None:
     out.print()
 
 
-def _show_d(found: paper.BigExam, out: Console) -> None:
+def _show_d(found: paper.BigExam, out: Out) -> None:
     _head(out, "d  Figures 8 and 9: 10,000 students, the surge at six, the end at twelve (modelled)")
     out.print(
         f"   {found.updates_a_second:,.0f} frames a second. Theirs: {found.their_instances} x t3a.small, "

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
@@ -18,11 +16,10 @@ from compare.assumptions import Assumptions
 from compare.commands.common import (
     calibration_option,
     clear_errors,
-    console,
+    format_options,
     in_range,
-    json_option,
     option,
-    print_json,
+    quiet_option,
     region_options,
     write_page,
 )
@@ -31,6 +28,7 @@ from compare.dayplan import crossing_words, milliseconds_or_more, plan_page
 from compare.model import Exam
 from compare.page import money
 from compare.plan import Day, DayResult, simulate
+from compare.present import Format, Out, present, progress
 from compare.prices import load_prices
 
 _EXAM = Exam(students=1)
@@ -71,9 +69,9 @@ _MOST_SIZES = 9
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also write a page with plots of the largest day.",
 )
-@json_option
-@click.option("--quiet", is_flag=True, help="No progress bar.")
-def plan_command(page: Path | None, as_json: bool, quiet: bool, **options: Any) -> None:
+@format_options
+@quiet_option
+def plan_command(page: Path | None, form: Format, quiet: bool, **options: Any) -> None:
     """Simulate a day of exams on both deployments: instances, CPU, delivery, dollars, and every limit that is crossed.
 
     Students join in a surge, report, drop, come back and leave, second by second; instances boot, fill unevenly and are taken away;
@@ -88,19 +86,23 @@ def plan_command(page: Path | None, as_json: bool, quiet: bool, **options: Any) 
     """
     with clear_errors():
         days = _days(options)
-        shown = not quiet and not as_json and len(days) > 1
-        steps = track(
-            days, "Simulating", console=Console(stderr=True), disable=not shown or not Console(stderr=True).is_terminal
-        )
-        results = [simulate(day) for day in steps]
+        results = []
+        with progress("Simulating", float(sum(day.exam.students for day in days)), quiet=quiet) as steps:
+            for day in days:
+                steps.tell(f"{day.exam.students:,} students")
+                results.append(simulate(day))
+                steps.step(float(day.exam.students))
         if page is not None:
             write_page(page, plan_page(days, results), "--page")
-    if as_json:
-        print_json(results)
-    else:
-        show(days[-1], results, console())
+        present(
+            form,
+            results,
+            lambda out: show(days[-1], results, out),
+            title="a day of exams",
+            page=lambda: plan_page(days, results),
+        )
     if page is not None:
-        click.echo(f"\nPage {page}", err=as_json)
+        click.echo(f"\nPage {page}", err=form != "text")
 
 
 def sizes(text: str, steps: int) -> list[int]:
@@ -176,7 +178,7 @@ def _days(options: dict[str, Any]) -> list[Day]:
     ]
 
 
-def show(day: Day, results: list[DayResult], out: Console) -> None:
+def show(day: Day, results: list[DayResult], out: Out) -> None:
     """All sizes, and the limits of the largest."""
     exam = day.exam
     out.print(

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 from rich.table import Table
 
-from compare.commands.common import clear_errors, console, json_option, print_json, region_options
+from compare.commands.common import clear_errors, json_option, print_json, region_options
 from compare.page import unit_money
+from compare.present import console
 from compare.pricelist import ENDPOINT_REGION, Refreshed, refresh
 from compare.prices import Price, PriceTable, load_prices, load_table, write_table
 

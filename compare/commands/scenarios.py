@@ -9,7 +9,8 @@ from typing import Any, Literal
 import click
 from rich.table import Table
 
-from compare.commands.common import Function, console, json_option, print_json
+from compare.commands.common import Function, json_option, print_json
+from compare.present import console
 from compare.scenario import (
     Scenario,
     ScenarioError,

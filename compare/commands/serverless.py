@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from compare.commands.common import clear_errors, console, json_option, option, print_json, region_options
+from compare.commands.common import clear_errors, json_option, option, print_json, region_options
+from compare.present import console
 from compare.prices import Prices, load_prices
 
 if TYPE_CHECKING:  # the other commands of `proctorwire` need none of it

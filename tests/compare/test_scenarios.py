@@ -135,11 +135,11 @@ def test_a_recording_is_advised_on(run, tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a,b\n", "the first line must be time,student,event"),
-        ("time,student,event\nsoon,ann,join\n", "line 2: time 'soon'"),
-        ("time,student,event\n1,ann,sneeze\n", "line 2: event 'sneeze'; there are join"),
-        ("time,student,event\n5,ann,join\n1,ben,join\n", "line 3: time 1 is before"),
-        ("time,student,event\n1,ann\n", "line 2: 2 fields"),
+        ("a,b\n", "row 1: the heading is a,b; it must be time,student,event"),
+        ("time,student,event\nsoon,ann,join\n", "row 2: time 'soon'"),
+        ("time,student,event\n1,ann,sneeze\n", "row 2: event 'sneeze' is not one of join"),
+        ("time,student,event\n5,ann,join\n1,ben,join\n", "row 3: time 1 is before"),
+        ("time,student,event\n1,ann\n", "row 2: 2 fields"),
         ("time,student,event\n", "nobody joins"),
     ],
 )
