@@ -27,7 +27,8 @@ MoveState: TypeAlias = Literal["started", "shifting", "rolled_back", "finished"]
 class Move(Struct, frozen=True, omit_defaults=True):
     """The move of a stage. `percent` of the students belong on the cluster; `exams` and `groups` bound it (none: all).
 
-    `lambda_url` and `ec2_url` are where pages connect. `slot_seconds`: over how long a step is spread. `version` rises with each change.
+    `lambda_url` and `ec2_url` are where pages connect. `slot_seconds`: over how long a step is spread. `version` rises with each
+    change.
     """
 
     lambda_url: str
@@ -86,7 +87,7 @@ def named_for_other(connection: str) -> str:
 def for_other(event: events.ParticipantEvent) -> events.ParticipantEvent:
     """The event as it goes to the other side."""
     connection: Any = getattr(event, "connection", None)
-    return event if connection is None else replace(event, connection=named_for_other(connection))  # type: ignore[call-arg]
+    return event if connection is None else replace(event, connection=named_for_other(connection))
 
 
 def speaks_protocol(event: events.ParticipantEvent) -> bool:

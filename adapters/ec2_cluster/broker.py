@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.resources
+import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -17,8 +18,10 @@ from msgspec import Struct
 
 from adapters.ec2_cluster.clock import ServiceClock
 from adapters.ec2_cluster.keys import (
+    CLAIMS,
     JOURNAL_BEHIND,
     MEMORY_SINCE,
+    MOVE,
     REVOKED,
     all_partitions,
     exam_keys,
@@ -27,17 +30,22 @@ from adapters.ec2_cluster.keys import (
     worker_lease,
 )
 from adapters.ec2_cluster.redis_client import Argument, Command, RedisClient, RedisReplyError, Script, ScriptCall
-from core import events, exam, journal, participant
+from core import events, exam, journal, migration, participant
 from core.events import ParticipantEvent
 from core.exam import Exam
 from core.incidents import SilenceCounts
 from core.journal import Entry
+from core.messages import View
+from core.migration import Move
 from core.participant import ExamKey, Participant, ParticipantKey
 
 WORKER_LEASE_SECONDS = 3
 _COUNTS_FRESH_SECONDS = 15
 _OVERDUE_PER_LOOK = 500
 _SAVED_AT_ONCE = 500  # see save.lua
+_CLAIM_SECONDS = 2.0
+_CLAIM_LOOK_SECONDS = 0.03
+_ANSWER_SECONDS = 10
 
 
 class Waiting(NamedTuple):
@@ -78,6 +86,13 @@ class Appended(Struct, frozen=True):
 
     owner: str | None
     known: bool
+
+
+class HomeClaim(Struct, frozen=True):
+    """A worker's request for a participant whose home is the other side; the answer is expected under the key `answer`."""
+
+    key: ParticipantKey
+    answer: str
 
 
 class Broker(Protocol):
@@ -126,6 +141,18 @@ class Broker(Protocol):
 
     async def forward(self, key: ParticipantKey, event: ParticipantEvent) -> None:
         """Keep an event for the other side of a migration."""
+
+    async def move(self) -> Move | None:
+        """The move to or from the other side that is under way, if there is one."""
+
+    async def claim_home(self, key: ParticipantKey) -> Participant | None:
+        """The participant, whose home is here from now on; None if that was refused, or nobody answered for two seconds."""
+
+    async def shown(self, key: ExamKey) -> list[View]:
+        """Views of the participants whose home is the other side."""
+
+    async def is_shown(self, key: ParticipantKey) -> bool:
+        """Whether the participant's home is the other side."""
 
     async def rejournal(self, entries: dict[ExamKey, list[Entry]]) -> None:
         """Append entries to the journal again; those that it has are none the wiser."""
@@ -236,7 +263,8 @@ class RedisBroker:
             if save.entries:
                 entries += map(journal.encode, save.entries)
             if not save.deadline_kept:
-                deadlines += ("" if record.check_at is None else record.check_at, keys.member(student_id))
+                at = record.check_at if record.home == "ec2" else None  # else it is the other side's deadline
+                deadlines += ("" if at is None else at, keys.member(student_id))
             if save.inbox_decided is not None:
                 inboxes += (keys.inbox(student_id), keys.member(student_id), save.inbox_decided)
         publication = b""
@@ -288,7 +316,39 @@ class RedisBroker:
 
     async def forward(self, key: ParticipantKey, event: ParticipantEvent) -> None:
         """See `Broker`."""
-        await self.client.execute("RPUSH", exam_keys(key.exam).away, _json.encode(events.Addressed(key, event)))
+        addressed = events.Addressed(key, migration.for_other(event))
+        await self.client.execute("RPUSH", exam_keys(key.exam).away, _json.encode(addressed))
+
+    async def move(self) -> Move | None:
+        """See `Broker`."""
+        stored = await self.client.execute("GET", MOVE)
+        return None if stored is None else migration.decode_move(stored)
+
+    async def claim_home(self, key: ParticipantKey) -> Participant | None:
+        """See `Broker`. The bridge takes the request off the list, and answers in a key of its own."""
+        answer = f"{CLAIMS}:{self._worker}:{secrets.token_hex(6)}"
+        await self.client.execute("RPUSH", CLAIMS, _json.encode(HomeClaim(key, answer)))
+        ends = asyncio.get_running_loop().time() + _CLAIM_SECONDS
+        while asyncio.get_running_loop().time() < ends:
+            await asyncio.sleep(_CLAIM_LOOK_SECONDS)
+            stored = await self.client.execute("GET", answer)
+            if stored is not None:
+                return participant.decode(stored) if stored else None
+        return None
+
+    async def answer_claim(self, answer: str, record: Participant | None) -> None:
+        """The bridge's part of `claim_home`."""
+        stored = b"" if record is None else participant.encode(record)
+        await self.client.execute("SET", answer, stored, "EX", _ANSWER_SECONDS)
+
+    async def shown(self, key: ExamKey) -> list[View]:
+        """See `Broker`."""
+        stored: list[bytes] = await self.client.execute("HVALS", exam_keys(key).shown)
+        return [_view_decoder.decode(view) for view in stored]
+
+    async def is_shown(self, key: ParticipantKey) -> bool:
+        """See `Broker`."""
+        return bool(await self.client.execute("HEXISTS", exam_keys(key.exam).shown, key.student_id))
 
     async def rejournal(self, entries: dict[ExamKey, list[Entry]]) -> None:
         """See `Broker`."""
@@ -347,7 +407,7 @@ class RedisBroker:
     async def keep(self, key: ExamKey, seconds: int | None) -> None:
         """See `Broker`."""
         keys = exam_keys(key)
-        names = (keys.exam, keys.records, keys.owners, keys.counts, keys.away)
+        names = (keys.exam, keys.records, keys.owners, keys.counts, keys.away, keys.shown)
         if seconds is None:
             commands: list[Command | ScriptCall] = [("PERSIST", name) for name in names]
         else:
@@ -441,4 +501,5 @@ class _Counted(Struct, frozen=True):
 
 
 _json = msgspec.json.Encoder()
+_view_decoder = msgspec.json.Decoder(View)
 _counted_decoder = msgspec.json.Decoder(_Counted)

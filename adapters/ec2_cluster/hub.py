@@ -21,8 +21,9 @@ from adapters.ec2_cluster.keys import exam_keys, exam_of
 from adapters.ec2_cluster.redis_client import RedisError, Subscriber
 from core import messages
 from core.exam import Exam
+from core.messages import View
 from core.participant import ExamKey, Participant
-from core.snapshot import in_groups, pages, view
+from core.snapshot import in_groups, newer, pages, view
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ class Records(Protocol):
 
     async def participants(self, key: ExamKey) -> list[Participant]:
         """All records of the exam."""
+
+    async def shown(self, key: ExamKey) -> list[View]:
+        """Views of participants whose home is the other side of a move."""
 
     async def load_exam(self, key: ExamKey) -> Exam | None:
         """The exam."""
@@ -234,7 +238,7 @@ class Hub:
             return
         watched.reading.update(wanted)
         try:
-            participants, state = await self._read(exam)
+            views, state = await self._read(exam)
         finally:
             watched.reading.difference_update(wanted)
             again = [c for c in wanted if c in watched.again]
@@ -250,18 +254,28 @@ class Hub:
             if groups is None or not connection.is_open:
                 continue
             if groups not in encoded:
-                shown = (view(p) for p in participants if in_groups(p.group, groups))
+                shown = (v for v in views if in_groups(v.group, groups))
                 server_time = round(self._now() * 1000, 3)
                 cut = pages(exam.quiz_id, snapshot_id, shown, incidents, server_time)
                 encoded[groups] = [messages.encode(page) for page in cut]
             for page in encoded[groups]:
                 connection.send(page)
 
-    async def _read(self, exam: ExamKey) -> tuple[list[Participant], Exam | None]:
-        """The exam's records; asked again until Redis answers, because a proctor without a snapshot sees nothing true."""
+    async def _read(self, exam: ExamKey) -> tuple[list[View], Exam | None]:
+        """The exam's records, and what is shown of the other side.
+
+        Asked again until Redis answers, because a proctor without a snapshot sees nothing true.
+        """
         while True:
             try:
-                return await self._records.participants(exam), await self._records.load_exam(exam)
+                views = [view(record) for record in await self._records.participants(exam)]
+                shown = await self._records.shown(exam)
+                if shown:
+                    newest = {v.student_id: v for v in views}
+                    for other in shown:
+                        newest[other.student_id] = newer(newest.get(other.student_id), other)
+                    views = list(newest.values())
+                return views, await self._records.load_exam(exam)
             except RedisError as error:
                 log.warning("snapshot of %s: %s", exam.quiz_id, error)
                 await asyncio.sleep(_RETRY_SECONDS)

@@ -16,6 +16,10 @@ from core.participant import ExamKey, ParticipantKey
 
 PARTITIONS = 128
 WORKER_LEASES = "w:"
+MOVE = "move"
+"""The move of the stage. It stays while the bridge is away: then claims are refused, and nobody has two homes."""
+CLAIMS = "move:claims"
+"""Participants that workers ask the bridge for."""
 REVOKED = "{revoked}until"
 REVOKED_CHANNEL = b"{revoked}changed"
 """Revocations of tokens, and where workers are told to read them again."""
@@ -38,6 +42,7 @@ class ExamKeys(NamedTuple):
     counts: str
     sweep_lock: str
     away: str
+    shown: str
     channel: bytes
 
     def inbox(self, student_id: str) -> str:
@@ -78,6 +83,7 @@ def exam_keys(exam: ExamKey) -> ExamKeys:
         counts=f"{tag}cnt:{ident}",
         sweep_lock=f"{tag}sweep:{ident}",
         away=f"{tag}away:{ident}",
+        shown=f"{tag}shown:{ident}",
         channel=f"{tag}ex:{ident}".encode(),
     )
 

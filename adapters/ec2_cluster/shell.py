@@ -17,6 +17,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Protocol, assert_never
 
+from msgspec.structs import replace
+
 from adapters.ec2_cluster.broker import Broker, Claimed, Save, Waiting
 from adapters.ec2_cluster.redis_client import RedisError
 from core import effects, messages
@@ -28,14 +30,17 @@ from core.events import (
     ExamEvent,
     OwnerLost,
     ParticipantEvent,
+    StatusReported,
 )
 from core.exam import Exam, new_exam
 from core.journal import Entry
 from core.messages import CommandOutcome, encode, encode_value
+from core.migration import Move, handed_over, speaks_protocol
 from core.participant import ExamKey, Home, Participant, ParticipantKey, new_participant
 from core.snapshot import view
 
 HERE: Home = "ec2"
+OTHER_SIDE: Home = "lambda"
 RETENTION_SECONDS = 86_400
 """How long Redis keeps an exam after it was closed."""
 _MAX_WAITING = 256
@@ -135,6 +140,9 @@ class Shell:
         `claim`: become the owner first, because the student's page is (now) connected here.
         """
         owned = self._owned.get(key)
+        if claim and owned is not None and owned.record.home != HERE:
+            self._drop(key, owned)  # the page has come here: ask again for its home
+            owned = None
         if owned is not None:
             self._decide(owned, event)
         elif key in self._claiming:
@@ -143,7 +151,7 @@ class Shell:
                 waiting.append(event)
         elif claim:
             self._claiming[key] = [event]
-            self._spawn(self._claim(key))
+            self._spawn(self._claim(key, home=True))
         else:
             self._spawn(self._pass_on(key, [event]))
 
@@ -167,6 +175,8 @@ class Shell:
             if appended.known:
                 self.memory.keep_command(self._now(), key, event)
                 await self._see_to(key, appended.owner)
+            elif await self._broker.is_shown(key):
+                await self._broker.forward(key, event)
             else:
                 unknown.append(key)
         if unknown:
@@ -217,14 +227,19 @@ class Shell:
 
     # --- ownership ---
 
-    async def _claim(self, key: ParticipantKey) -> None:
-        """Become the owner, and decide what has been waiting; while Redis can't be reached it waits on."""
+    async def _claim(self, key: ParticipantKey, *, home: bool = False) -> None:
+        """Become the owner, and decide what has been waiting; while Redis can't be reached it waits on.
+
+        `home`: during a move, ask for the participant whose home is not known to be here.
+        """
         while True:
             if self._holds:
                 await self._pause()
                 continue
             try:
                 claimed = await self._broker.claim(key, self.worker)
+                if claimed.record is None or claimed.record.home != HERE:
+                    claimed = await self._at_home(key, claimed, ask=home)
                 exam = claimed.exam or await self._open_exam(key.exam)
                 orphaned = (
                     claimed.previous is not None
@@ -237,13 +252,37 @@ class Shell:
         self.learn(exam)
         self._own(key, claimed, orphaned)
 
+    async def _at_home(self, key: ParticipantKey, claimed: Claimed, *, ask: bool) -> Claimed:
+        """What was claimed, with the record whose home is here now; else with one whose events go to the other side."""
+        if await self._broker.move() is None:
+            return claimed
+        came = await self._broker.claim_home(key) if ask else None
+        if came is not None:
+            return replace(claimed, record=came)
+        return replace(claimed, record=claimed.record or new_participant(key, OTHER_SIDE))
+
+    def hand_over(self, key: ParticipantKey) -> None:
+        """Let the other side be the participant's home. Nothing is acked from now on.
+
+        The bridge writes it down there when it finds this saved, and only then sends the page over.
+        """
+        owned = self._owned.get(key)
+        if owned is None or owned.record.home != HERE:
+            return
+        policy = self.exams[owned.exam].policy
+        owned.record = handed_over(owned.record, OTHER_SIDE, self._now(), policy)
+        owned.deadline_kept = False
+        if not self._dirty:
+            self._wake()
+        self._dirty[key] = owned
+
     def _own(self, key: ParticipantKey, claimed: Claimed, orphaned: bool) -> None:
         owned = _Owned(key, claimed.record or new_participant(key, HERE), claimed.epoch)
         self._owned[key] = owned
         self._of_exam[key.exam].add(key)
         if owned.record.check_at is not None:
             heapq.heappush(self._timers, (owned.record.check_at, key))
-        if orphaned:
+        if orphaned and owned.record.home == HERE:
             self._decide(owned, OwnerLost(received_at=self._now()))
         self._decide_waiting(owned, claimed.inbox)
         for event in self._claiming.pop(key, ()):
@@ -382,8 +421,12 @@ class Shell:
     async def _forward(self, effect: effects.Forward) -> None:
         try:
             await self._broker.forward(effect.key, effect.event)
+            move = await self._broker.move()
         except RedisError:
             return  # not acked: it comes again
+        event = effect.event
+        if move is not None and isinstance(event, StatusReported) and speaks_protocol(event):
+            self._sockets.send(effect.key.exam, event.connection, moved_frame(move))
 
     # --- deadlines ---
 
@@ -393,7 +436,7 @@ class Shell:
         while self._timers and self._timers[0][0] <= now:
             at, key = heapq.heappop(self._timers)
             owned = self._owned.get(key)
-            if owned is not None:
+            if owned is not None and owned.record.home == HERE:
                 self._check(owned, at)
         return self._timers[0][0] if self._timers else None
 
@@ -498,7 +541,8 @@ class Shell:
 
     def owned_of(self, exam: ExamKey) -> list[Participant]:
         """The records of an exam that this worker owns, as they are in memory."""
-        return [self._owned[key].record for key in self._of_exam.get(exam, ())]
+        owned = (self._owned[key].record for key in self._of_exam.get(exam, ()))
+        return [record for record in owned if record.home == HERE]
 
     @property
     def exams_owned(self) -> list[ExamKey]:
@@ -636,10 +680,15 @@ def _status_frames(statuses: Sequence[effects.PublishCommandStatus]) -> list[byt
     return frames
 
 
+def moved_frame(move: Move) -> bytes:
+    """Sends a page to the other side."""
+    return encode(messages.Reconnect(messages.ReconnectData(0, "moved", move.url(OTHER_SIDE))))
+
+
 def incidents_frame(effect: effects.PublishIncidents, now: float) -> bytes:
     """Incidents as they are published: an update without participants."""
     data = messages.UpdateData(effect.exam.quiz_id, (), effect.incidents, round(now * 1000, 3))
     return _grouped("", encode(messages.Update(data)))
 
 
-__all__ = ["HERE", "Shell", "Sockets", "incidents_frame"]
+__all__ = ["HERE", "OTHER_SIDE", "Shell", "Sockets", "incidents_frame", "moved_frame"]

@@ -45,6 +45,7 @@ from core import effects, events, exam, messages
 from core.errors import CloseCode, Malformed, RemoteError, TokenRejected
 from core.identity import SUBPROTOCOL, Principal, verify
 from core.incidents import count
+from core.migration import OTHER
 from core.participant import ExamKey
 from core.policy import MAX_ERRORS_IN_A_ROW, MAX_MESSAGE_BYTES
 from core.routing import CommandToAll, CommandToSome, Refresh, Source, refreshed, route
@@ -383,7 +384,7 @@ class Worker:
 
     def _to_other(self, exam: ExamKey, connection: str, message: bytes) -> None:
         worker = connection.partition("/")[0]
-        if worker != self.worker:
+        if worker != self.worker and not connection.startswith(OTHER):
             self._spawn(self._quietly(self.broker.to_worker(worker, exam, message)))
 
     # --- publications ---
@@ -401,6 +402,8 @@ class Worker:
         elif payload == b"d":
             log.warning("an operator drains this instance")
             os.kill(os.getppid(), signal.SIGTERM)
+        elif payload.startswith(b"h"):
+            self.shell.hand_over(participant_of(payload[1:].decode()))
         elif payload.startswith(b"n"):
             self.shell.nudge(participant_of(payload[1:].decode()))
         else:
