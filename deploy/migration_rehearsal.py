@@ -1,0 +1,585 @@
+"""A move of a live exam, played on this machine: the emulated serverless side, a cluster, a bridge, pages and dashboards.
+
+The judges are the pages (was each report acknowledged, and kept), and a dashboard on either side (was each report shown, how late,
+and was anybody shown offline). The serverless side is emulated; the cluster, its Redis, the bridge and all sockets are real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Literal, TypeAlias, cast
+
+import websockets
+from msgspec import Struct
+
+from adapters.ec2_cluster.config import new_secret
+from adapters.ec2_cluster.local import LocalCluster
+from adapters.lambda_apigw import config
+from adapters.lambda_apigw.handler import Application
+from adapters.lambda_apigw.local.exam_stack import LocalServerless
+from core.identity import Principal, issue
+from core.migration import Health, Limits, Move, stepped, target, verdict
+from core.participant import ParticipantKey
+from deploy.bridge import forced_rollback
+
+Fault: TypeAlias = Literal["bridge", "worker", "redis", "environment", "two-tabs", "transit-command", "dead-cluster"]
+FAULTS: tuple[Fault, ...] = (
+    "bridge", "worker", "redis", "environment", "two-tabs", "transit-command", "dead-cluster"
+)  # fmt: skip
+SCHOOL, QUIZ = "rehearsal", "exam-1"
+_STEP_SECONDS = 40.0
+_RESEND_SECONDS = 4.0
+
+
+class MigrationRehearsalError(Exception):
+    """The rehearsal could not be played, or a step did not end; one line."""
+
+
+class Addresses:
+    """What DNS says: where a client that only knows a name connects."""
+
+    def __init__(self, urls: dict[str, str]) -> None:
+        self.urls = urls
+        self.weight = 0.0
+
+    def resolve(self, place: float) -> str:
+        """By the weight, the same for a client each time."""
+        return self.urls["ec2" if place < self.weight else "lambda"]
+
+
+class Page:
+    """A student's page. With `paper` it sends Figure 4 and nothing else, and knows no `reconnect`."""
+
+    def __init__(
+        self, name: str, token: str, addresses: Addresses, interval: float, *, paper: bool, tab: str = ""
+    ) -> None:
+        self.name = name
+        self.paper = paper
+        self.tab = tab or f"tab-{name}"
+        self.attempts: dict[int, float] = {}
+        self.acked: dict[int, float] = {}
+        self.commands: list[str] = []
+        self.connects = 0
+        self.on = ""
+        self.running = True
+        self._token = token
+        self._addresses = addresses
+        self._place = (hash_of(name) % 1000) / 1000
+        self._interval = interval
+        self._url = ""
+        self._answered = 0
+        self._seq = 0
+        self._unacked: dict[int, dict[str, Any]] = {}
+        self._sent_at: dict[int, float] = {}
+        self._moves = asyncio.Event()
+        self._order: tuple[float, str] | None = None
+
+    async def run(self) -> None:
+        """Until told to end."""
+        first = True
+        while self.running:
+            url = self._url or self._addresses.resolve(self._place)
+            try:
+                async with websockets.connect(
+                    url,
+                    subprotocols=cast(Any, ["proctorwire", f"bearer.{self._token}"]),
+                    ping_interval=None,
+                    close_timeout=0.2,
+                ) as socket:
+                    self.connects += 1
+                    self.on = url
+                    reader = asyncio.create_task(self._read(socket))
+                    try:
+                        await self._talk(socket, reader, at_once=first or not self.paper)
+                    finally:
+                        reader.cancel()
+                    first = False
+                    continue_at = 0.0
+            except (OSError, websockets.WebSocketException, TimeoutError):
+                continue_at = 0.3
+                self._url = ""  # the address that is configured
+            await asyncio.sleep(continue_at)
+
+    async def _talk(self, socket: Any, reader: asyncio.Task[None], *, at_once: bool) -> None:
+        self._moves.clear()
+        self._order = None
+        if at_once and not self._unacked:
+            await self._report(socket)
+        for seq in list(self._unacked):
+            await self._send(socket, seq)
+        due = time.monotonic() + self._interval
+        while self.running and not reader.done():
+            wait = max(0.0, due - time.monotonic())
+            if (order := self._ordered()) is not None:
+                wait = min(wait, max(0.0, order[0] - time.monotonic()))
+            waker = asyncio.create_task(self._moves.wait())
+            await asyncio.wait((waker, reader), timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+            waker.cancel()
+            self._moves.clear()
+            order = self._ordered()
+            if order is not None and order[0] <= time.monotonic():
+                self._url = order[1] or self._url
+                return
+            if time.monotonic() >= due and not reader.done():
+                due += self._interval
+                await self._report(socket)
+                for seq in [s for s, at in self._sent_at.items() if time.monotonic() - at > _RESEND_SECONDS]:
+                    await self._send(socket, seq)
+
+    def _ordered(self) -> tuple[float, str] | None:
+        return self._order
+
+    async def _report(self, socket: Any) -> None:
+        self._answered += 1
+        self._seq += 1
+        data: dict[str, Any] = {
+            "quiz_id": QUIZ,
+            "quiz_attempt_id": f"a-{self.name}",
+            "student_id": self.name,
+            "user_status": "active",
+            "question_answered": self._answered,
+            "question_total": 1000,
+        }
+        if not self.paper:
+            data |= {"seq": self._seq, "tab_id": self.tab, "next_ms": 5_000}
+        self.attempts.setdefault(self._answered, time.monotonic())
+        if self.paper:
+            await socket.send(json.dumps({"action": "lmsQuizMonitoringStudent", "data": data}))
+        else:
+            self._unacked[self._seq] = data
+            await self._send(socket, self._seq)
+
+    async def _send(self, socket: Any, seq: int) -> None:
+        if seq in self._unacked:
+            self._sent_at[seq] = time.monotonic()
+            await socket.send(json.dumps({"action": "lmsQuizMonitoringStudent", "data": self._unacked[seq]}))
+
+    async def _read(self, socket: Any) -> None:
+        with contextlib.suppress(websockets.ConnectionClosed):
+            async for text in socket:
+                frame = json.loads(text)
+                data = frame["data"]
+                if frame["action"] == "ack" and data.get("seq"):
+                    self._sent_at.pop(data["seq"], None)
+                    report = self._unacked.pop(data["seq"], None)
+                    if report:
+                        self.acked[report["question_answered"]] = time.monotonic()
+                elif frame["action"] == "lmsQuizCommand":
+                    self.commands.append(data["command_id"])
+                    receipt = {"command_id": data["command_id"], "outcome": "delivered"}
+                    await socket.send(json.dumps({"action": "lmsQuizCommandReceipt", "data": receipt}))
+                elif frame["action"] == "reconnect" and not self.paper and self._order is None:
+                    self._order = (time.monotonic() + data["after_ms"] / 1000, data.get("url") or "")
+                    self._moves.set()
+
+
+class Dashboard:
+    """A proctor: what was shown of whom, and when."""
+
+    def __init__(self, name: str, token: str, url: str) -> None:
+        self.name = name
+        self.views: dict[str, dict[str, Any]] = {}
+        self.shown: dict[tuple[str, int], float] = {}
+        self.offline: list[tuple[str, float]] = []
+        self.duplicates = 0
+        self.acks: set[str] = set()
+        self.statuses: dict[str, dict[str, str]] = {}
+        self._token = token
+        self._url = url
+        self._socket: Any = None
+        self._messages: set[str] = set()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            with contextlib.suppress(OSError, websockets.WebSocketException, TimeoutError):
+                async with websockets.connect(
+                    self._url,
+                    subprotocols=cast(Any, ["proctorwire", f"bearer.{self._token}"]),
+                    max_size=2**20,
+                    close_timeout=0.2,
+                ) as socket:
+                    self._socket = socket
+                    await self._send("lmsQuizMonitoringProctor", quiz_id=QUIZ)
+                    async for text in socket:
+                        self._heard(json.loads(text))
+            await asyncio.sleep(0.3)
+
+    async def _send(self, action: str, **data: Any) -> None:
+        await self._socket.send(json.dumps({"action": action, "data": data}))
+
+    async def command(self, command_id: str, student_id: str) -> None:
+        """Send a message to a student."""
+        await self._send(
+            "lmsQuizProctorCommand",
+            command_id=command_id,
+            quiz_id=QUIZ,
+            student_ids=[student_id],
+            command="message",
+            text="hello",
+        )
+
+    def _heard(self, frame: dict[str, Any]) -> None:
+        now, data = time.monotonic(), frame["data"]
+        if frame["action"] in ("lmsQuizMonitoringSnapshot", "lmsQuizMonitoringUpdate"):
+            for shown in data["participants"]:
+                student_id = shown["student_id"]
+                known = self.views.get(student_id)
+                if known is not None and known["version"] >= shown["version"]:
+                    continue
+                if known is not None and known["question_answered"] > shown["question_answered"]:
+                    self.duplicates += 1  # something old was applied again
+                self.views[student_id] = shown
+                if shown["label"] == "offline" and (known is None or known["label"] != "offline"):
+                    self.offline.append((student_id, now))
+                for answered in range(known["question_answered"] if known else 0, shown["question_answered"]):
+                    self.shown.setdefault((student_id, answered + 1), now)
+        elif frame["action"] == "ack" and data.get("command_id"):
+            self.acks.add(data["command_id"])
+        elif frame["action"] == "lmsQuizMonitoringMessage":
+            self.duplicates += data["message_id"] in self._messages
+            self._messages.add(data["message_id"])
+        elif frame["action"] == "lmsQuizCommandStatus":
+            self.statuses.setdefault(data["command_id"], {}).update(data["students"])
+
+
+def hash_of(name: str) -> int:
+    """The same in each run."""
+    import zlib
+
+    return zlib.crc32(name.encode())
+
+
+class Step(Struct, frozen=True):
+    """One step of the move, and how long it took."""
+
+    what: str
+    seconds: float
+
+
+class Outcome(Struct, frozen=True):
+    """What the judges found. Gaps in seconds, from a report's first sending to its showing on either dashboard."""
+
+    students: int
+    reports: int
+    lost: int
+    duplicates: int
+    false_offline: int
+    gap_p50: float
+    gap_p99: float
+    gap_max: float
+    steps: tuple[Step, ...]
+    fault: str = ""
+    notes: tuple[str, ...] = ()
+
+    def problems(self) -> list[str]:
+        """What must not be. With a fault that takes a process away, views may be as late as its return takes."""
+        found = [
+            f"{name} is {value}, not 0"
+            for name, value in (
+                ("lost", self.lost), ("duplicates", self.duplicates), ("false offline", self.false_offline)
+            )
+            if value
+        ]  # fmt: skip
+        if not self.fault:
+            if self.gap_p99 >= 1.0:
+                found.append(f"the gap's p99 is {self.gap_p99:.2f} s, not below 1 s")
+            if self.gap_max >= 3.0:
+                found.append(f"the greatest gap is {self.gap_max:.2f} s, not below 3 s")
+        return found
+
+
+class Rehearsal:
+    """Both sides, the bridge, pages and dashboards."""
+
+    def __init__(self, students: int, say: Callable[[str], None], *, interval: float = 5.0, slot_seconds: float = 5.0):
+        self._students = students
+        self._say = say
+        self._interval = interval
+        self._slot_seconds = slot_seconds
+        self._secret = new_secret()
+        self._began = time.monotonic()
+        self._steps: list[Step] = []
+        self._notes: list[str] = []
+        self.pages: list[Page] = []
+        self.dashboards: dict[str, Dashboard] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._bridge: asyncio.subprocess.Process | None = None
+
+    def _told(self, what: str) -> None:
+        self._say(f"{time.monotonic() - self._began:6.1f} s  {what}")
+
+    def _token(self, role: Literal["student", "proctor"], name: str) -> str:
+        attempt = f"a-{name}" if role == "student" else ""
+        return issue(Principal(role, SCHOOL, name, (QUIZ,), time.time() + 7_000, attempt), self._secret)
+
+    @contextlib.asynccontextmanager
+    async def playing(self) -> AsyncIterator[Rehearsal]:
+        """With everything up: all students on the serverless side, a dashboard on either side."""
+        async with contextlib.AsyncExitStack() as stack:
+            self.stack = await stack.enter_async_context(LocalServerless(token_secret=self._secret, environments=4))
+            self._environment = self.stack.environment
+            table = self._environment["PROCTORWIRE_JOURNAL_TABLE"]
+            aws = {name: value for name, value in self._environment.items() if name.startswith("AWS_")}
+            aws["AWS_DEFAULT_REGION"] = aws["AWS_REGION"]
+            self.cluster = await stack.enter_async_context(
+                LocalCluster(token_secret=self._secret, workers=2, journal=f"dynamodb:{table}", environments=[aws])
+            )
+            self.app = Application(config.from_environment(self._environment), "rehearsal")
+            self.addresses = Addresses({"lambda": self.stack.websocket_url, "ec2": self.cluster.urls[0]})
+            self._told("both sides are up: serverless (emulated) and a cluster of 2 workers")
+            stack.push_async_callback(self._stop)
+            for number in range(self._students):
+                name = f"s{number:04d}"
+                paper = number % 10 == 9
+                page = Page(name, self._token("student", name), self.addresses, self._interval, paper=paper)
+                self.pages.append(page)
+            self._tasks += [asyncio.create_task(self._later(n, page)) for n, page in enumerate(self.pages)]
+            for side, url in self.addresses.urls.items():
+                dashboard = self.dashboards[side] = Dashboard(f"p-{side}", self._token("proctor", f"p-{side}"), url)
+                self._tasks.append(asyncio.create_task(dashboard.run()))
+            await self.until(lambda: all(p.attempts for p in self.pages), "students connect", 60)
+            await self.until(lambda: self.sees_all("lambda"), "the serverless side's proctor sees all", 60)
+            self._told(
+                f"{self._students} students report, {sum(p.paper for p in self.pages)} of them the paper's clients"
+            )
+            yield self
+
+    async def _later(self, number: int, page: Page) -> None:
+        await asyncio.sleep(self._interval * number / max(1, self._students))
+        await page.run()
+
+    async def _stop(self) -> None:
+        for page in self.pages:
+            page.running = False
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.kill_bridge()
+
+    async def until(self, condition: Callable[[], Any], what: str, seconds: float = _STEP_SECONDS) -> None:
+        """Wait for it. Raises `MigrationRehearsalError`."""
+        ends = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > ends:
+                raise MigrationRehearsalError(f"did not happen within {seconds:.0f} s: {what}")
+            await asyncio.sleep(0.05)
+
+    def sees_all(self, side: str) -> bool:
+        """Whether this side's dashboard shows every student as there."""
+        views = self.dashboards[side].views
+        return len(views) == self._students and all(v["label"] == "active" for v in views.values())
+
+    # --- the bridge ---
+
+    async def start_bridge(self) -> None:
+        """A process of its own."""
+        environment = {**os.environ, **self._environment, "PROCTORWIRE_REDIS_URL": self.cluster.redis_url}
+        self._bridge = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "deploy.bridge"), env=environment, stdout=asyncio.subprocess.PIPE
+        )
+        assert self._bridge.stdout is not None
+        await asyncio.wait_for(self._bridge.stdout.readline(), 20)
+
+    async def kill_bridge(self) -> None:
+        """Without a word."""
+        bridge, self._bridge = self._bridge, None
+        if bridge is not None and bridge.returncode is None:
+            bridge.kill()
+            await bridge.wait()
+
+    # --- steps ---
+
+    async def _aws(self, work: Callable[[Application], Any]) -> Any:
+        def invocation() -> Any:
+            self.app.session.begin(20)
+            return work(self.app)
+
+        return await asyncio.to_thread(invocation)
+
+    async def start(self) -> None:
+        """The plan at 0 %, and the bridge: both dashboards see all."""
+        at = time.monotonic()
+        urls = self.addresses.urls
+        move = Move(urls["lambda"], urls["ec2"], slot_seconds=self._slot_seconds, changed_at=time.time())
+        assert await self._aws(lambda app: app.moves.save(None, move))
+        await self.start_bridge()
+        await self.until(lambda: self.sees_all("ec2"), "the cluster's proctor sees all")
+        self._done("start: the cluster's proctor sees all students of the serverless side", at)
+
+    async def shift(self, percent: float, what: str = "", during: Callable[[], Any] | None = None) -> None:
+        """To this percentage, until all who belong there are there. `during` does harm in the middle."""
+        at = time.monotonic()
+        before = await self._aws(lambda app: app.moves.load())
+        state: Any = "rolled_back" if percent < before.percent else "shifting"
+        move = stepped(before, state, percent, time.time())
+        assert await self._aws(lambda app: app.moves.save(before, move))
+        self.addresses.weight = percent / 100
+        if during is not None:
+            await self.until(lambda: self._there(move) > len(self.pages) // 8, "the first pages go")
+            await during()
+        began: Health | None = await self._aws(lambda app: app.moves.health())
+        ends = time.monotonic() + _STEP_SECONDS
+        while self._there(move) < len(self.pages):
+            if time.monotonic() > ends:
+                missing = [p.name for p in self.pages if not self._is_there(move, p)]
+                raise MigrationRehearsalError(f"{len(missing)} pages did not come: {', '.join(missing[:5])}")
+            health: Health | None = await self._aws(lambda app: app.moves.health())
+            reason = verdict(health, began, Limits(silent_seconds=30, errors=10_000 if during else 20), time.time())
+            if reason:
+                self._notes.append(f"guard: {reason}")
+            await asyncio.sleep(0.2)
+        self._done(what or f"shift to {percent:g} %", at)
+
+    def _is_there(self, move: Move, page: Page) -> bool:
+        home = target(move, ParticipantKey(SCHOOL, QUIZ, page.name))
+        if page.paper:
+            home = "ec2" if page._place < self.addresses.weight else "lambda"
+            if home != target(move, ParticipantKey(SCHOOL, QUIZ, page.name)):
+                return True  # DNS and plan differ for a while: its reports are carried over
+        return page.on == self.addresses.urls[home]
+
+    def _there(self, move: Move) -> int:
+        return sum(self._is_there(move, page) for page in self.pages)
+
+    def _done(self, what: str, at: float) -> None:
+        seconds = time.monotonic() - at
+        self._steps.append(Step(what, round(seconds, 2)))
+        self._told(f"{what}: {seconds:.1f} s")
+
+    async def finish(self) -> None:
+        """All are on the cluster: the plan is done with."""
+        before = await self._aws(lambda app: app.moves.load())
+        assert await self._aws(lambda app: app.moves.save(before, stepped(before, "finished", 100, time.time())))
+
+    # --- harm ---
+
+    def _kill(self, role: str) -> None:
+        os.kill(self.cluster.pids()[role][0], signal.SIGKILL)
+
+    async def harm(self, fault: Fault) -> None:
+        """Do it, in the middle of a step."""
+        self._told(f"fault: {fault}")
+        if fault == "bridge":
+            await self.kill_bridge()
+            await asyncio.sleep(2.5)
+            await self.start_bridge()
+        elif fault == "worker":
+            self._kill("worker")
+        elif fault == "environment":
+            await self.stack.kill_environment()
+        elif fault == "redis":
+            self._kill("redis")
+            assert self.cluster._redis is not None  # it has one of its own
+            from adapters.ec2_cluster.embedded import EmbeddedRedis
+
+            self.cluster._redis = EmbeddedRedis.start(self.cluster._redis.directory)
+        elif fault == "two-tabs":
+            page = self.pages[0]
+            addresses = Addresses({"lambda": self.addresses.urls["lambda"], "ec2": self.addresses.urls["lambda"]})
+            other = Page(page.name, page._token, addresses, self._interval, paper=False, tab="second")
+            self._tasks.append(asyncio.create_task(other.run()))
+            await self.until(lambda: other.acked, "the second tab's reports are acked")
+            other.running = False
+        elif fault == "transit-command":
+            wanted = []
+            for n, page in enumerate([p for p in self.pages if not p.paper][:8]):
+                for side, dashboard in self.dashboards.items():
+                    command_id = f"c-{side}-{n}"
+                    await dashboard.command(command_id, page.name)
+                    wanted.append((page, command_id))
+            await self.until(lambda: all(c in p.commands for p, c in wanted), "commands from both sides arrive")
+            self._told(f"{len(wanted)} commands from both sides reached students in transit")
+
+    async def dead_cluster(self) -> None:
+        """The whole cluster dies, and the move is rolled back without it."""
+        self._told("fault: dead-cluster")
+        at = time.monotonic()
+        os.kill(self.cluster.pids()["supervisor"][0], signal.SIGKILL)
+        await self.kill_bridge()
+        came = await self._aws(lambda app: forced_rollback(app, time.time(), "the cluster is dead"))
+        self.addresses.weight = 0.0
+        urls = self.addresses.urls
+        await self.until(lambda: all(p.on == urls["lambda"] for p in self.pages), "all pages are back")
+        self._done(f"forced rollback with the cluster dead, {came} came back", at)
+
+    # --- judging ---
+
+    async def settle(self) -> None:
+        """Let what was sent arrive: no new reports, and each dashboard that lives shows the last one of each page."""
+        for page in self.pages:
+            page._interval = 3_600.0
+        sides = [s for s in self.dashboards if s == "lambda" or self.cluster.pids().get("worker")]
+
+        def arrived() -> bool:
+            return all(
+                d.views.get(p.name, {}).get("question_answered", 0) >= max(p.attempts)
+                for d in (self.dashboards[s] for s in sides)
+                for p in self.pages
+            )
+
+        with contextlib.suppress(MigrationRehearsalError):
+            await self.until(arrived, "the last reports are shown", 15)
+        self._sides = sides
+
+    def outcome(self, fault: str = "") -> Outcome:
+        """The judges' word."""
+        lost, gaps = 0, []
+        for side in self._sides:
+            dashboard = self.dashboards[side]
+            first = min(dashboard.shown.values(), default=0.0)
+            for page in self.pages:
+                for answered, at in page.attempts.items():
+                    shown = dashboard.shown.get((page.name, answered))
+                    if shown is None:
+                        lost += 1
+                    elif at > first:
+                        gaps.append(shown - at)
+        gaps.sort()
+        return Outcome(
+            students=self._students,
+            reports=sum(len(p.attempts) for p in self.pages),
+            lost=lost,
+            duplicates=sum(d.duplicates for d in self.dashboards.values()),
+            false_offline=sum(len(d.offline) for d in self.dashboards.values()),
+            gap_p50=statistics.median(gaps) if gaps else 0.0,
+            gap_p99=gaps[int(len(gaps) * 0.99)] if gaps else 0.0,
+            gap_max=gaps[-1] if gaps else 0.0,
+            steps=tuple(self._steps),
+            fault=fault,
+            notes=tuple(self._notes),
+        )
+
+
+async def rehearse(
+    students: int, say: Callable[[str], None], fault: Fault | None = None, *, interval: float = 5.0, slot: float = 5.0
+) -> Outcome:
+    """Play a move in steps, one rollback in it, and finish; with a fault in the middle of a step.
+
+    Raises `MigrationRehearsalError`.
+    """
+    rehearsal = Rehearsal(students, say, interval=interval, slot_seconds=slot)
+    async with rehearsal.playing():
+        await rehearsal.start()
+        if fault is None:
+            await rehearsal.shift(50)
+            await rehearsal.shift(0, "rollback to 0 %")
+            await rehearsal.shift(100)
+            await rehearsal.finish()
+        elif fault == "dead-cluster":
+            await rehearsal.shift(50)
+            await asyncio.sleep(1.5)
+            await rehearsal.dead_cluster()
+        else:
+            chosen = fault
+            await rehearsal.shift(50, during=lambda: rehearsal.harm(chosen))
+        await rehearsal.settle()
+        return rehearsal.outcome(fault or "")
