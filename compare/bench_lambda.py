@@ -46,9 +46,12 @@ from core.policy import Policy
 Path: TypeAlias = Literal["direct", "together"]
 """How changes reach proctors: at once, or through the queue that collects them for a second."""
 
-BEATS = (5.0, 10.0, 15.0, 20.0)
+BEATS = (5.0, 10.0, 15.0, 19.0, 20.0)
 PAPER_INTERVAL = 5.0
 SWEEP_SECONDS = 10.0
+LATE_SECONDS = 2.0
+"""How late an end of a lease is seen at worst: extra sweeps are at least so far apart."""
+
 WINDOW_SECONDS = 1.3
 """How often the queue of views is emptied under load: its window of one second, and what the invocation takes."""
 
@@ -600,8 +603,8 @@ def echoes(hour: Hour, beat: float) -> float:
 
 
 def detection_seconds(beat: float) -> tuple[float, float]:
-    """When a proctor is shown offline: who falls silent, and whose socket was closed; a sweep later at worst."""
-    return 2 * beat + 15 + SWEEP_SECONDS, Policy().closed_grace_seconds + SWEEP_SECONDS
+    """When a proctor is shown offline: who falls silent, and whose socket was closed; an extra sweep comes at that moment."""
+    return 2 * beat + 15 + LATE_SECONDS, Policy().closed_grace_seconds + LATE_SECONDS
 
 
 def student_hour(found: Measured, hour: Hour, beat: float) -> Units:
@@ -641,7 +644,9 @@ def _around(found: Measured, hour: Hour, frames: float) -> Units:
     exam_reads = min(frames, environments * 3600 / hour.exam_cache_seconds / hour.students)
     exam = Units(read_units=1.0, calls={"dynamodb_read": 1.0}).times(exam_reads)
     sweep = found.each["sweep"] + found.per_student["sweep"].times(hour.students)
-    sweeps = sweep.times(3600 / SWEEP_SECONDS / hour.students)
+    # at most one extra sweep for each socket that closes: its page may be back before
+    extra = min(hour.connects, (3600 / LATE_SECONDS - 3600 / SWEEP_SECONDS) / hour.students)
+    sweeps = sweep.times(3600 / SWEEP_SECONDS / hour.students + extra)
     watch = found.each["watch"] + found.per_student["watch"].times(hour.students)
     pages = math.ceil(hour.students * _VIEW_BYTES / _STEP_BYTES)
     watch = watch + Units(messages_out=pages - watch.messages_out)

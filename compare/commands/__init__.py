@@ -5,12 +5,13 @@
 
 import click
 
-from compare.commands import advise, calibrate, diff, faults, paper, plan, prices, scenarios
+from compare.commands import advise, bus, calibrate, diff, faults, paper, plan, prices, scenarios
 
 
 def register(group: click.Group) -> None:
     """Add every command of this package."""
     group.add_command(advise.advise_command)
+    group.add_command(bus.bus_command)
     group.add_command(diff.diff_command)
     group.add_command(faults.faults_command)
     group.add_command(paper.paper_command)

@@ -67,7 +67,7 @@ def test_heartbeats_fill_what_changes_leave() -> None:
 
 
 def test_detection_times_are_those_of_leases_and_sweeps() -> None:
-    assert [bench_lambda.detection_seconds(beat) for beat in (5, 15)] == [(35, 30), (55, 30)]
+    assert [bench_lambda.detection_seconds(beat) for beat in (5, 15, 19)] == [(27, 22), (47, 22), (55, 22)]
 
 
 def measured(path: bench_lambda.Path) -> Measured:
@@ -97,12 +97,13 @@ def measured(path: bench_lambda.Path) -> Measured:
     return Measured(path, each, growth, 400.0)
 
 
-def test_a_beat_of_fifteen_seconds_costs_at_most_a_quarter_of_the_papers_pattern() -> None:
+def test_the_default_beat_costs_at_most_a_quarter_of_the_papers_pattern_and_a_fifth_together() -> None:
     rows = bench_lambda.table(measured("direct"), measured("together"), Hour(), load_prices("ap-southeast-1", None))
     share = {(row.name, row.beat): row.share for row in rows}
-    assert share["direct, progress at once", 15.0] <= 0.25
-    assert share["together, progress at once", 15.0] < share["direct, progress at once", 15.0]
+    assert share["direct, progress at once", 19.0] <= 0.25
+    assert share["together, progress at once", 19.0] <= 0.20
     assert share["direct, progress with the beat", 15.0] < 0.23
+    assert all(row.silent_seconds <= 55 and row.closed_seconds <= 30 for row in rows if row.beat <= 19.0)
     paper = rows[0]
     assert math.fsum(paper.lines.values()) == pytest.approx(paper.usd)
     assert paper.units.messages_out > 1440
