@@ -92,7 +92,7 @@ class _Watched(Struct):
     """As last read from DynamoDB, or written there."""
     read_at: float = 0.0
     shown: set[str] = msgspec.field(default_factory=set)
-    ordered: dict[ParticipantKey, float] = msgspec.field(default_factory=dict)
+    ordered: dict[ParticipantKey, tuple[int, float]] = msgspec.field(default_factory=dict)
     tasks: list[Any] = msgspec.field(default_factory=list)
 
 
@@ -248,24 +248,32 @@ class Bridge:
                 watched.table[key] = record
             return
         now = time.monotonic()
-        if watched.ordered.get(key, float("-inf")) > now:
+        version, again_at = watched.ordered.get(key, (0, 0.0))
+        if version == move.version and again_at > now:
             return
         slot = slot_ms(move, key)
-        watched.ordered[key] = now + slot / 1000 + _AGAIN_SECONDS
         url, at = move.url("ec2"), time.time()
 
-        def order(app: Application) -> None:
-            outbox = Outbox()
-            for session in there:
+        def order(app: Application) -> list[tuple[str, bool]]:
+            """The connections that were told, and whether each has to be closed because its page does not read it."""
+            fresh = app.store.load(key)  # the table as we know it may be a second old, with another connection
+            if fresh is None or fresh.home != "lambda":
+                return []
+            outbox, told = Outbox(), []
+            for session in fresh.sessions:
                 if session.presence == "connected" and not session.connection.startswith(OTHER):
                     event = events.ReconnectOrdered(
                         received_at=at, connection=session.connection, after_ms=slot, reason="moved", url=url
                     )
                     app.shell.apply(key, event, outbox, must_exist=True)
+                    told.append((session.connection, session.id == session.connection))
             app.shell.finish(outbox)
+            return told
 
-        await self._decides.run(order)
-        papers = [s.connection for s in there if s.id == s.connection and not s.connection.startswith(OTHER)]
+        told = await self._decides.run(order)
+        pause = slot / 1000 + _AGAIN_SECONDS if told else _TABLE_SECONDS
+        watched.ordered[key] = (move.version, now + pause)
+        papers = [connection for connection, is_paper in told if is_paper]
         if papers:
             self._spawn(self._close_later(slot / 1000, papers))
 

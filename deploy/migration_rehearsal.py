@@ -27,7 +27,7 @@ from adapters.lambda_apigw.handler import Application
 from adapters.lambda_apigw.local.exam_stack import LocalServerless
 from core.identity import Principal, issue
 from core.migration import Health, Limits, Move, stepped, target, verdict
-from core.participant import ParticipantKey
+from core.participant import ExamKey, ParticipantKey
 from deploy.bridge import forced_rollback
 
 Fault: TypeAlias = Literal["bridge", "worker", "redis", "environment", "two-tabs", "transit-command", "dead-cluster"]
@@ -309,6 +309,8 @@ class Rehearsal:
         self._began = time.monotonic()
         self._steps: list[Step] = []
         self._notes: list[str] = []
+        self._sides: list[str] = []
+        self._not_kept = 0
         self.pages: list[Page] = []
         self.dashboards: dict[str, Dashboard] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -424,7 +426,8 @@ class Rehearsal:
         assert await self._aws(lambda app: app.moves.save(before, move))
         self.addresses.weight = percent / 100
         if during is not None:
-            await self.until(lambda: self._there(move) > len(self.pages) // 8, "the first pages go")
+            cluster = self.addresses.urls["ec2"]
+            await self.until(lambda: sum(p.on == cluster for p in self.pages) > len(self.pages) // 8, "the first pages go")
             await during()
         began: Health | None = await self._aws(lambda app: app.moves.health())
         ends = time.monotonic() + _STEP_SECONDS
@@ -485,7 +488,8 @@ class Rehearsal:
         elif fault == "two-tabs":
             page = self.pages[0]
             addresses = Addresses({"lambda": self.addresses.urls["lambda"], "ec2": self.addresses.urls["lambda"]})
-            other = Page(page.name, page._token, addresses, self._interval, paper=False, tab="second")
+            other = Page(page.name, page._token, addresses, 3_600.0, paper=False, tab="second")
+            other._answered = page._answered - 1  # it shows the same exam as the first one
             self._tasks.append(asyncio.create_task(other.run()))
             await self.until(lambda: other.acked, "the second tab's reports are acked")
             other.running = False
@@ -529,10 +533,22 @@ class Rehearsal:
         with contextlib.suppress(MigrationRehearsalError):
             await self.until(arrived, "the last reports are shown", 15)
         self._sides = sides
+        with contextlib.suppress(MigrationRehearsalError):
+            await self.until(lambda: not any(p._unacked for p in self.pages), "all is acknowledged", 10)
+        exam = ExamKey(SCHOOL, QUIZ)
+        ends = time.monotonic() + 5
+        while True:  # what was acknowledged is on record, in the table that both sides end in
+            records = {r.student_id: r for r in await self.stack.records(exam)}
+            self._not_kept = sum(
+                bool(p._unacked) or records[p.name].question_answered < max(p.acked, default=0) for p in self.pages
+            )
+            if not self._not_kept or time.monotonic() > ends:
+                break
+            await asyncio.sleep(0.2)
 
     def outcome(self, fault: str = "") -> Outcome:
         """The judges' word."""
-        lost, gaps = 0, []
+        lost, gaps = self._not_kept, []
         for side in self._sides:
             dashboard = self.dashboards[side]
             first = min(dashboard.shown.values(), default=0.0)
