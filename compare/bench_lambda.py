@@ -44,7 +44,7 @@ from core.participant import ExamKey, Participant
 from core.policy import Policy
 
 Path: TypeAlias = Literal["direct", "together"]
-"""How changes reach proctors: at once, or through the queue that collects them for a second."""
+"""How changes reach proctors: at once, or through the queue that collects them for two seconds."""
 
 BEATS = (5.0, 10.0, 15.0, 19.0, 20.0)
 PAPER_INTERVAL = 5.0
@@ -52,8 +52,8 @@ SWEEP_SECONDS = 10.0
 LATE_SECONDS = 2.0
 """How late an end of a lease is seen at worst: extra sweeps are at least so far apart."""
 
-WINDOW_SECONDS = 1.3
-"""How often the queue of views is emptied under load: its window of one second, and what the invocation takes."""
+WINDOW_SECONDS = 2.3
+"""How often the queue of views is emptied under load: its window of two seconds, and what the invocation takes."""
 
 _SCHOOL, _QUIZ = "bench", "bench"
 _SECRET = "bench-secret-" + "0" * 32
@@ -563,6 +563,9 @@ class Hour(Struct, frozen=True):
     connects: float = 0.7
     """A two-hour exam, and a drop every five hours: each with its first report and its `$disconnect`."""
 
+    drops: float = 0.2
+    """Of these, sockets that close in the middle of an attempt: each may need an extra sweep."""
+
     words: float = 0.2
     commands: float = 0.1
     echo_beats: float = 4.0
@@ -644,8 +647,8 @@ def _around(found: Measured, hour: Hour, frames: float) -> Units:
     exam_reads = min(frames, environments * 3600 / hour.exam_cache_seconds / hour.students)
     exam = Units(read_units=1.0, calls={"dynamodb_read": 1.0}).times(exam_reads)
     sweep = found.each["sweep"] + found.per_student["sweep"].times(hour.students)
-    # at most one extra sweep for each socket that closes: its page may be back before
-    extra = min(hour.connects, (3600 / LATE_SECONDS - 3600 / SWEEP_SECONDS) / hour.students)
+    # at most one extra sweep for each socket that drops: its page may be back before
+    extra = min(hour.drops, (3600 / LATE_SECONDS - 3600 / SWEEP_SECONDS) / hour.students)
     sweeps = sweep.times(3600 / SWEEP_SECONDS / hour.students + extra)
     watch = found.each["watch"] + found.per_student["watch"].times(hour.students)
     pages = math.ceil(hour.students * _VIEW_BYTES / _STEP_BYTES)

@@ -7,6 +7,8 @@ nothing is ever cancelled: a check that finds a renewed lease asks again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec.structs import replace
 
 from core.exam import Exam
@@ -96,6 +98,16 @@ def due(session: Session, exam: Exam) -> float | None:
     else:
         return None
     return session.lease_until if session.lease_until > waits_for else waits_for
+
+
+def silent_until(sessions: Iterable[Session], exam: Exam) -> float | None:
+    """When the last of these sessions turns offline, should no frame come any more; None if none of them is there."""
+    ends = [
+        max(s.lease_until + s.grace_seconds, exam.gap_until) if s.presence == "connected" else s.lease_until
+        for s in sessions
+        if s.presence in LIVE
+    ]
+    return max(*ends, exam.hold_until) if ends else None
 
 
 def attention_of(status: UserStatus) -> Attention:

@@ -53,11 +53,16 @@ class Row(Struct, frozen=True):
 
 
 class SweepTicket(Struct, frozen=True):
-    """The right to do one sweep: of this exam and shard, the one that was planned for `at`."""
+    """The right to do one sweep: of this exam and shard, the one that was planned for `at`.
+
+    An `extra` one comes between two of the chain, because somebody turns offline then. It plans nothing, so it needs no right, and
+    two of it, or none, do no harm.
+    """
 
     exam: ExamKey
     shard: int
     at: float
+    extra: bool = False
 
 
 class CommandChunk(Struct, frozen=True, omit_defaults=True):

@@ -63,8 +63,9 @@ def queues(
 
 
 VIEWS_BATCH_SIZE = 1_000
-VIEWS_WINDOW_SECONDS = 1
-"""How the mapping of the queue of views collects them: MaximumBatchingWindowInSeconds counts whole seconds, at least one."""
+VIEWS_WINDOW_SECONDS = 2
+"""How the mapping of the queue of views collects them: MaximumBatchingWindowInSeconds counts whole seconds, at least one. A sweep's
+publications do not wait here, so that who turns offline is shown at once."""
 
 
 def views_queue(name: str = "proctorwire-views", *, timeout_seconds: int = 30) -> dict[str, Any]:

@@ -360,11 +360,14 @@ class Shell:
             return decision.exam
         raise Contended(key.quiz_id, "the exam")
 
-    def finish(self, outbox: Outbox) -> None:
-        """Publish, then ack. A connection found gone on the way is one more event, so its change is published too."""
+    def finish(self, outbox: Outbox, *, at_once: bool = False) -> None:
+        """Publish, then ack. A connection found gone on the way is one more event, so its change is published too.
+
+        With `at_once` nothing waits in the queue of views: a sweep has put together all there is, and has waited long enough.
+        """
         while outbox.publications or outbox.acks:
             while outbox.publications:
-                self._publish(*outbox.publications.popitem())
+                self._publish(*outbox.publications.popitem(), at_once=at_once)
             acks, outbox.acks = outbox.acks, []
             for key, ack in acks:
                 self._send(key, ack.connection, ack.frame, outbox)
@@ -426,15 +429,16 @@ class Shell:
         else:
             self.apply(key, events.ConnectionLost(received_at=self._clock(), connection=connection), outbox)
 
-    def _publish(self, exam: ExamKey, publication: _Publication) -> None:
+    def _publish(self, exam: ExamKey, publication: _Publication, *, at_once: bool = False) -> None:
         """To all who watch the exam, as they are now: after the save, so that a proctor who joins meanwhile misses nothing."""
         only_views = not (publication.frames or publication.statuses or publication.incidents)
-        always = self._coalesce and (self._direct_watchers == 0 or self._store.shards(exam) > 1)
+        coalesce = self._coalesce and not at_once
+        always = coalesce and (self._direct_watchers == 0 or self._store.shards(exam) > 1)
         if always and only_views:
             self._enqueue(exam, publication)
             return
         watchers = list(self._subscriptions.subscriptions(exam))
-        if always or (self._coalesce and len(watchers) > self._direct_watchers):
+        if always or (coalesce and len(watchers) > self._direct_watchers):
             self._enqueue(exam, publication)
         self._deliver(exam, publication, watchers)
 
@@ -514,6 +518,10 @@ class Shell:
             return False
         self._queue.sweep(SweepTicket(ticket.exam, ticket.shard, at), self.sweep_seconds)
         return True
+
+    def plan_extra_sweep(self, ticket: SweepTicket, delay_seconds: float) -> None:
+        """Queue a sweep that belongs to no chain."""
+        self._queue.sweep(ticket, delay_seconds)
 
 
 def _needs_fresh_exam(event: events.ParticipantEvent, record: Participant | None) -> bool:

@@ -2,7 +2,8 @@
 
 One delayed SQS message per exam and shard is the ticket for one sweep. Whoever receives it first exchanges it for the next one, in
 a conditional write, so that a message delivered twice ends there and a crash later costs one sweep, not the chain. Should the
-next message be lost all the same, a rule each minute finds the ticket that nobody used.
+next message be lost all the same, a rule each minute finds the ticket that nobody used. Who turns offline before the next sweep is
+looked at when it happens, by an extra one: so nobody waits ten seconds for it, and no more sweeps are needed while all is well.
 
 A sweep reads its partition once. It decides every deadline that has passed, delivers what lies in inboxes, and counts the silent
 for the exam's incidents. It repairs what a crash lost between two steps elsewhere.
@@ -10,23 +11,27 @@ for the exam's incidents. It repairs what a crash lost between two steps elsewhe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
 from adapters.lambda_apigw.ports import Connections, Row, Store, Subscriptions, SweepTicket
 from adapters.lambda_apigw.shell import HERE, Outbox, Shell
-from core import incidents
+from core import incidents, presence
 from core.decide import decide
 from core.errors import CloseCode
 from core.events import CommandIssued, DeadlineReached, SweepCounted
 from core.exam import Exam
 from core.incidents import SilenceCounts
-from core.participant import ExamKey, Participant, ParticipantKey
+from core.participant import RUNNING, ExamKey, Participant, ParticipantKey
 
 _PUBLISH_AFTER = 100
 _STANDS_NEW_SECONDS = 150.0
 """How long sweeps bring a command to those it missed: longer than a lost chain of sweeps takes to start again."""
+_EXTRA_GAP_SECONDS = 2.0
+"""Between extra sweeps, so that an exam in which many come and go costs no more than five times the sweeps."""
+
 _DECIDES = 0
 """The shard whose sweep also decides about the exam as a whole."""
 
@@ -50,11 +55,13 @@ class Sweep:
 
     def sweep(self, ticket: SweepTicket) -> bool:
         """Plan the next sweep and do this one; False if the ticket was used before, or the exam is closed."""
-        if not self._shell.plan_sweep(ticket):
+        if not ticket.extra and not self._shell.plan_sweep(ticket):
             return False
         rows = list(self._store.partition(ticket.exam, ticket.shard))
         exam = self._decide_exam(ticket, rows)
         if exam is not None and exam.state != "closed":
+            if not ticket.extra:
+                self._plan_extra(ticket, exam, rows)
             self._decide_rows(exam, rows)
         if ticket.shard == _DECIDES:
             self._hang_up(ticket.exam)
@@ -64,6 +71,16 @@ class Sweep:
         """Start the chains again whose next sweep is long overdue; how many there were."""
         late = self._clock() - 2 * self._shell.sweep_seconds
         return sum(self._shell.plan_sweep(ticket) for ticket in list(self._store.late_sweeps(late)))
+
+    def _plan_extra(self, ticket: SweepTicket, exam: Exam, rows: Iterable[Row]) -> None:
+        """Look again when somebody turns offline before the next sweep: a closed socket, or a page long silent. Pages that keep
+        their promises cost nothing here, because their silence would show later than that.
+        """
+        now = self._clock()
+        for at in extra_sweeps(
+            (row.record for row in rows if row.record is not None), exam, now, self._shell.sweep_seconds
+        ):
+            self._shell.plan_extra_sweep(SweepTicket(ticket.exam, ticket.shard, at, extra=True), at - now)
 
     def _decide_exam(self, ticket: SweepTicket, rows: Iterable[Row]) -> Exam | None:
         """Count first, because an incident that begins now must hold back what is decided after it. The exam, as it is then."""
@@ -80,7 +97,7 @@ class Sweep:
             counts = self._store.counts(ticket.exam)
         outbox = Outbox()
         exam = self._shell.apply_exam(ticket.exam, _counted(counts, now), outbox, known=exam)
-        self._shell.finish(outbox)
+        self._shell.finish(outbox, at_once=True)
         return exam
 
     def _decide_rows(self, exam: Exam, rows: Iterable[Row]) -> None:
@@ -91,9 +108,9 @@ class Sweep:
         for row in rows:
             decided += self._decide_row(row, fresh, outbox)
             if decided >= _PUBLISH_AFTER:
-                self._shell.finish(outbox)
+                self._shell.finish(outbox, at_once=True)
                 decided = 0
-        self._shell.finish(outbox)
+        self._shell.finish(outbox, at_once=True)
 
     def _decide_row(self, row: Row, standing: list[CommandIssued], outbox: Outbox) -> int:
         """All that is due for one participant; how many events that was."""
@@ -129,6 +146,17 @@ class Sweep:
         for connection in list(self._subscriptions.expired(exam)):
             self._connections.close(connection, CloseCode.TOKEN, "the token has expired")
             self._subscriptions.forget(connection)
+
+
+def extra_sweeps(records: Iterable[Participant], exam: Exam, now: float, sweep_seconds: float) -> list[float]:
+    """When to look between now and the next sweep, so that each who turns offline meanwhile is shown within two seconds."""
+    ends = (presence.silent_until(r.sessions, exam) for r in records if r.lifecycle in RUNNING)
+    planned: list[float] = []
+    for end in sorted(end for end in ends if end is not None and now < end < now + sweep_seconds):
+        if not planned or end > planned[-1]:
+            at = now + math.ceil(end - now)  # SQS counts whole seconds
+            planned.append(max(at, planned[-1] + _EXTRA_GAP_SECONDS) if planned else at)
+    return [at for at in planned if at < now + sweep_seconds]
 
 
 def _may_lack(command: CommandIssued, record: Participant, exam: Exam) -> bool:

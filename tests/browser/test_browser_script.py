@@ -126,13 +126,13 @@ async def test_a_socket_that_only_looks_open_is_replaced(exam: Exam, service: Ca
 
 async def test_silence_is_filled_with_heartbeats_that_promise_the_next(exam: Exam, service: CannedService) -> None:
     opened = await exam.join(clock=True)
-    assert service.line.reports[-1]["next_ms"] == 15_000
-    await opened.page.clock.fast_forward(15_500)
+    assert service.line.reports[-1]["next_ms"] == 19_000
+    await opened.page.clock.fast_forward(19_500)
     await service.until(lambda: service.line.heartbeats)
-    assert service.line.heartbeats[0] == {"seq": service.line.reports[-1]["seq"], "next_ms": 15_000}
+    assert service.line.heartbeats[0] == {"seq": service.line.reports[-1]["seq"], "next_ms": 19_000}
     await hide(opened.page, True)
     await service.until(lambda: service.line.reports[-1]["user_status"] == "away")
-    assert service.line.reports[-1]["next_ms"] == 30_000  # its worker rings on time
+    assert service.line.reports[-1]["next_ms"] == 38_000  # its worker rings on time
     await opened.page.evaluate("document.dispatchEvent(new Event('freeze'))")
     await service.until(lambda: service.line.reports[-1]["next_ms"] == 300_000)
 

@@ -12,7 +12,7 @@
  *
  * Options: `url`, `token` (required); `fields` known at the start; `getToken()` for a fresh token (may be async); `hosts` that
  * `reconnect` may lead to, besides the token's `endpoints`; `workerUrl` (this same file, from the page's own origin);
- * `heartbeatMs` (15000); `awayAfterMs` without focus (2000); `onCommand(command)`, `onState(state)`, `onError(error)`.
+ * `heartbeatMs` (19000); `awayAfterMs` without focus (2000); `onCommand(command)`, `onState(state)`, `onError(error)`.
  */
 (() => {
   "use strict";
@@ -101,7 +101,7 @@
   }
 
   function start(options) {
-    const { onCommand, onState, onError, getToken, heartbeatMs = 15_000, awayAfterMs = 2_000 } = options;
+    const { onCommand, onState, onError, getToken, heartbeatMs = 19_000, awayAfterMs = 2_000 } = options;
     const clock = alarms(options.workerUrl), { later, cancel } = clock;
     let token = options.token, claims = claimsOf(token);
     const ids = { quiz_id: claims.quiz_id, quiz_attempt_id: claims.quiz_attempt_id, student_id: claims.sub };

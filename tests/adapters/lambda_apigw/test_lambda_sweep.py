@@ -8,7 +8,7 @@ from lambda_fakes import T0, World
 
 from adapters.lambda_apigw.ports import SweepTicket
 from adapters.lambda_apigw.shell import Outbox
-from adapters.lambda_apigw.sweep import Sweep
+from adapters.lambda_apigw.sweep import Sweep, extra_sweeps
 from core.events import ConnectionLost, ExamClosed, HeartbeatReceived
 from core.messages import Heartbeat
 from core.participant import new_participant
@@ -159,3 +159,63 @@ def test_a_silent_proctor_with_an_expired_token_is_hung_up(world: World) -> None
 
 def test_a_message_of_a_sweep_that_was_never_planned_is_ignored(world: World) -> None:
     assert not sweep_of(world).sweep(SweepTicket(world.exam, 0, T0))
+
+
+def test_who_turns_offline_between_two_sweeps_is_shown_then_and_not_a_sweep_later(world: World) -> None:
+    world.watch()
+    world.report("ann", seq=1, next_ms=19_000)
+    world.report("bob", seq=1, next_ms=19_000)
+    world.sweep_until(3)
+    world.shell.disconnected(world.student("bob"), ConnectionLost(received_at=T0 + 3, connection="c-bob"))
+    world.sweep_until(22.9)
+    assert world.record("bob").label == "reconnecting"
+    world.sweep_until(24)  # closed at 3, and 20 s of grace
+    assert world.record("bob").label == "offline"
+    world.sweep_until(52.9)
+    assert world.record("ann").label == "reconnecting"
+    world.sweep_until(54)  # 2 x 19 + 15
+    assert world.record("ann").label == "offline"
+
+
+def test_pages_that_keep_their_promises_need_no_extra_sweep(world: World) -> None:
+    world.report("ann", seq=1)
+    for moment in range(5, 100, 5):
+        world.sweep_until(moment)
+        assert not any(ticket.extra for ticket, _ in world.queue.sweeps)
+        world.send(world.student("ann"), "lmsQuizMonitoringHeartbeat", seq=1)
+
+
+def test_an_extra_sweep_plans_nothing_and_may_come_twice_or_never(world: World) -> None:
+    world.report("ann", seq=1, next_ms=19_000)
+    extra = SweepTicket(world.exam, 0, T0 + 53, extra=True)
+    world.clock.now = T0 + 53
+    planned, tickets = list(world.queue.sweeps), dict(world.store.tickets)
+    assert sweep_of(world).sweep(extra)
+    assert sweep_of(world).sweep(extra)
+    assert (world.queue.sweeps, world.store.tickets) == (planned, tickets)
+    assert world.labels("ann") == ["active", "offline"]
+
+
+def test_extra_sweeps_are_two_seconds_apart_however_many_turn_offline() -> None:
+    world = World()
+    for number in range(40):
+        world.report(f"s{number}", seq=1)
+        world.shell.disconnected(
+            world.student(f"s{number}"), ConnectionLost(received_at=T0 - 10 + number / 4, connection=f"c-s{number}")
+        )
+    records = list(world.store.participants(world.exam))
+    planned = extra_sweeps(records, world.store.exams[world.exam], T0, 10.0)
+    assert len(planned) == 0  # the first turns offline 10 s from now: the next sweep's
+    planned = extra_sweeps(records, world.store.exams[world.exam], T0 + 10, 10.0)
+    assert planned == [T0 + 11, T0 + 13, T0 + 15, T0 + 17, T0 + 19]
+
+
+def test_what_a_sweep_finds_does_not_wait_in_the_queue_of_views() -> None:
+    world = World(coalesce=True, direct_watchers=0)
+    world.watch()
+    world.report("ann", seq=1)
+    assert len(world.queue.views) == 1
+    world.sweep_until(26)
+    shown = [u["participants"][0]["label"] for u in world.frames("c-proctor", "lmsQuizMonitoringUpdate")]
+    assert shown == ["reconnecting", "offline"]
+    assert len(world.queue.views) == 1
