@@ -5,8 +5,11 @@ To look into a seed: `run_lambda(236)` or `run_cluster(236)` of `sim_runs` runs 
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from sim_breaks import CLUSTER, LAMBDA
+from sim_failover import Forgetful, run_failover
 from sim_runs import all_violations, first_violation, run_cluster, run_lambda
 from sim_world import Crashed, Loop, Process, World
 
@@ -28,6 +31,16 @@ def test_a_thousand_seeds_of_the_cluster():
     assert seen["runs"] == SEEDS
     assert seen["crashes"] > SEEDS / 2
     assert seen["refused"] > SEEDS / 2
+
+
+def test_a_failover_that_loses_the_last_second_loses_nothing_that_was_acknowledged():
+    found, seen = all_violations(run_failover, 100)
+    assert found == []
+    assert seen["runs"] == 100
+
+
+def test_a_failover_would_lose_it_if_workers_wrote_nothing_back():
+    assert first_violation(functools.partial(run_failover, cluster=Forgetful), 100) is not None
 
 
 @pytest.mark.parametrize("rule", LAMBDA)
