@@ -54,11 +54,27 @@ def test_tables_are_those_of_the_code():
 
 
 def test_queues_are_those_of_the_code_and_their_functions_have_the_timeouts_these_assume():
-    for wanted, name in zip(resources.queues(), ("Sweep", "Command"), strict=True):
+    queues = [*resources.queues(), resources.views_queue()]
+    for wanted, name in zip(queues, ("Sweep", "Command", "Views"), strict=True):
         queue, function = properties(LAMBDA, f"{name}Queue"), properties(LAMBDA, f"{name}Function")
+        window = properties(LAMBDA, f"{name}Source").get("MaximumBatchingWindowInSeconds", 0)
         assert {key: str(queue[key]) for key in wanted["Attributes"]} == wanted["Attributes"]
-        assert int(queue["VisibilityTimeout"]) == 6 * function["Timeout"]
+        assert int(queue["VisibilityTimeout"]) == 6 * function["Timeout"] + window
         assert "ReportBatchItemFailures" in properties(LAMBDA, f"{name}Source")["FunctionResponseTypes"]
+
+
+def test_views_are_collected_as_the_code_says_by_whoever_publishes():
+    source = properties(LAMBDA, "ViewsSource")
+    assert source["BatchSize"] == resources.VIEWS_BATCH_SIZE
+    assert source["MaximumBatchingWindowInSeconds"] == resources.VIEWS_WINDOW_SECONDS
+    publishing = {
+        name.removesuffix("Function")
+        for name, function in templates.of_type(LAMBDA, "AWS::Lambda::Function").items()
+        if (variables := function["Properties"]["Environment"]["Variables"]).get("PROCTORWIRE_VIEWS_QUEUE_URL")
+        == {"Ref": "ViewsQueue"}
+        and variables["PROCTORWIRE_DIRECT_WATCHERS"] == {"Ref": "DirectWatchers"}
+    }
+    assert publishing == {"Disconnect", "Message", "Sweep", "Command", "Http"}
 
 
 def test_every_action_has_its_route_and_only_connect_asks_the_authorizer():
@@ -261,6 +277,7 @@ def test_who_may_do_what():
         "Message": {"decide"} | keys,
         "Sweep": {"decide"} | receive,
         "Command": {"decide"} | receive,
+        "Views": {"dynamodb:Query", "dynamodb:DeleteItem", "execute-api:ManageConnections"} | receive,
         "Minute": {"dynamodb:Query", "dynamodb:UpdateItem", "sqs:SendMessage"},
         "Http": {"decide"} | keys,
     }
