@@ -31,6 +31,7 @@ def main() -> None:
 @click.option("--token-secret", metavar="S", help="Secret that signs tokens (HS256), or kid:secret,kid:secret.")
 @click.option("--token-secret-file", metavar="FILE", help="File with the secret, or with kid:secret on each line.")
 @click.option("--jwks", metavar="FILE|URL", help="Public keys of an LMS that signs tokens with RS256, ES256 or EdDSA.")
+@click.option("--audience", metavar="TEXT", help="What a token's `aud` must name.  [default: tokens without aud]")
 @click.option("--transport", type=click.Choice(["picows", "websockets"]), help="WebSocket library.  [default: picows]")
 @click.option("--data-dir", metavar="DIR", help="Where an embedded Redis and the journal keep their files.")
 @click.option(

@@ -70,9 +70,10 @@ def token_of(subprotocols: list[str], query_token: str | None) -> str | None:
     return query_token or None
 
 
-def verify(token: str | None, keys: Mapping[str, str | PublicKey], now: float) -> Principal:
+def verify(token: str | None, keys: Mapping[str, str | PublicKey], now: float, audience: str = "") -> Principal:
     """The principal of a token signed with one of `keys`: `kid` to HS256 secret or public key; `""` is for tokens without `kid`.
 
+    With an `audience`, the token's `aud` must name it; without, a token that is for an audience is not for us (RFC 7519, 4.1.3).
     Raises `TokenRejected`: 401 if it is missing, malformed, badly signed or expired, 403 if it is ours but not for an exam.
     """
     import jwt
@@ -88,10 +89,13 @@ def verify(token: str | None, keys: Mapping[str, str | PublicKey], now: float) -
             token,
             secret,
             algorithms=[algorithm],
+            audience=audience or None,
             options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
         )
     except KeyError:
         raise TokenRejected("the token's kid names no key of this server") from None
+    except (jwt.InvalidAudienceError, jwt.MissingRequiredClaimError) as exc:
+        raise TokenRejected("the token's aud does not name this service") from exc
     except jwt.InvalidTokenError as exc:
         raise TokenRejected("the token can't be verified") from exc
     principal = principal_of(claims)

@@ -27,7 +27,8 @@ class ClusterSettings(Struct, frozen=True, kw_only=True):
     """One instance of the cluster.
 
     `redis_url` empty: an embedded Redis, with its files in `data_dir` (empty: a temporary folder). `token_secrets` maps `kid` to
-    HS256 secret; the key `""` is for tokens without `kid`. `jwks` is a file or an https:// URL with further, public keys.
+    HS256 secret; the key `""` is for tokens without `kid`. `jwks` is a file or an https:// URL with further, public keys. With an
+    `audience`, a token's `aud` must name it.
     `journal` is where the journal is carried to: a SQLite file (empty: in the data folder), or `dynamodb:TABLE`. `port` 0: a free
     one. `tls_certificate` and `tls_key` are PEM files: with them, the port takes TLS only. `admin_port` is that of metrics: 0 a
     free one, -1 none, and without a word the port of the sockets and 1000. `emf` is a file for CloudWatch's embedded metric format.
@@ -39,6 +40,7 @@ class ClusterSettings(Struct, frozen=True, kw_only=True):
     redis_url: str = ""
     token_secrets: dict[str, str]
     jwks: str = ""
+    audience: str = ""
     transport: Literal["picows", "websockets"] = "picows"
     data_dir: str = ""
     journal: str = ""

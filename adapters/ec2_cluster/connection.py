@@ -140,6 +140,13 @@ class Endpoint(Protocol):
         """Status and body for `GET /healthz` and `GET /readyz`."""
 
 
+class PingedEndpoint(Endpoint, Protocol):
+    """An endpoint that wants to decide which pings are answered; without `pinged`, all are."""
+
+    def pinged(self, connection: Connection) -> bool:
+        """A ping came: whether to answer it. May send and close."""
+
+
 class BinaryEndpoint(Endpoint, Protocol):
     """An endpoint that also takes binary messages (`ConnectionSettings.binary`)."""
 
@@ -283,6 +290,8 @@ class Connection:
             pass
         elif opcode == PING:
             self._silence = min(self._silence, 1)
+            if not self._listener._may_answer_ping(self):
+                return
             self._wire.send_pong(payload)
             if self._wire.buffered_bytes() > self._listener.send_limit_bytes:
                 self._close_slow()
@@ -484,6 +493,11 @@ class Listener:
 
     def _not_slow(self, connection: Connection) -> None:
         self._wheel.slow.pop(connection, None)
+
+    def _may_answer_ping(self, connection: Connection) -> bool:
+        if not hasattr(self.endpoint, "pinged"):
+            return True
+        return cast(PingedEndpoint, self.endpoint).pinged(connection) and connection.is_open
 
     def _call(self, connection: Connection, callback: Callable[..., None], *arguments: object) -> None:
         try:

@@ -58,6 +58,7 @@ class WebsocketsWire(asyncio.Protocol):
                 connection._message(bytes(frame.data))
             elif frame.opcode is Opcode.PING:  # answered already
                 connection._silence = min(connection._silence, 1)
+                connection._listener._may_answer_ping(connection)  # too late to say no, but a flood is cut off
             else:
                 connection._frame(frame.opcode, frame.fin, False, bytes(frame.data))
         if frames.parser_exc is not None and frames.close_sent is not None:

@@ -206,7 +206,7 @@ class Worker:
         return Accepted(_Client(principal), SUBPROTOCOL if SUBPROTOCOL in handshake.subprotocols else None)
 
     def _verified(self, token: str | None, now: float) -> Principal:
-        principal = verify(token, self.keys.by_kid, now)
+        principal = verify(token, self.keys.by_kid, now, self.settings.audience)
         if self.revocations.refuses(principal, now):
             raise TokenRejected("the token was revoked")
         return principal
@@ -237,6 +237,18 @@ class Worker:
         if not self._arrived:
             self._wake()
         self._arrived.append((connection, payload, self.clock.now()))
+
+    def pinged(self, connection: Connection) -> bool:
+        """Whether to answer a ping: pings count as messages do."""
+        client: _Client = connection.principal
+        now = self._loop.time()
+        if client.paced_until < now:
+            client.paced_until, client.excess = now, 0
+        if client.paced_until - now > self._burst_seconds:
+            self._too_fast(connection, client)
+            return False
+        client.paced_until += self._pace_seconds
+        return True
 
     def _take_in(self) -> None:
         """Decide the frames that have arrived. A failure of ours ends the connection that brought it to light, and no other."""

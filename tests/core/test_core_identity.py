@@ -129,3 +129,12 @@ def test_what_a_principal_may_do():
     assert PROCTOR.may_watch(EXAM_KEY)
     assert not PROCTOR.may_watch(EXAM_KEY._replace(quiz_id="third"))
     assert not PROCTOR.may_watch(EXAM_KEY._replace(school="other"))
+
+
+def test_a_token_is_for_the_audience_that_it_names():
+    ours, other = signed({**CLAIMS, "aud": ["lms", "proctorwire"]}), signed({**CLAIMS, "aud": "lms"})
+    assert identity.verify(ours, KEYS, T0, "proctorwire").subject == "ann"
+    for token, audience in ((other, "proctorwire"), (signed(CLAIMS), "proctorwire"), (other, "")):
+        with pytest.raises(TokenRejected, match="aud does not name this service") as caught:
+            identity.verify(token, KEYS, T0, audience)
+        assert caught.value.status == 401

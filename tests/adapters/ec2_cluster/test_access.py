@@ -222,6 +222,18 @@ async def test_a_flood_is_cut_off_and_a_burst_is_not(exam: Mixed) -> None:
     await page.reported()
 
 
+async def test_pings_count_as_messages_do(exam: Mixed) -> None:
+    page = await exam.page("s1")
+    socket = page._socket
+    assert socket is not None
+    with contextlib.suppress(websockets.ConnectionClosed):
+        for _ in range(500):
+            await socket.ping()
+            await asyncio.sleep(0)
+    assert await page.closed() == 4101
+    assert page.count("error", code="rate") == 1
+
+
 async def test_an_instance_drains_when_it_is_told_to() -> None:
     async with LocalCluster(instances=2, workers=1, drain_seconds=0.5) as cluster:
         exam = Mixed(cluster, "drained")
