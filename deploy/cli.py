@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from deploy.migrate_cli import migrate
 from deploy.names import MODES, Mode
 from deploy.package import ARCHITECTURES, Architecture, Artifact, PackageError, build_ec2, build_lambda
 from deploy.settings import Target, Wanted, WrongInputError
@@ -44,6 +45,9 @@ class Failed(click.ClickException):
 @click.version_option(package_name="proctorwire")
 def deploy() -> None:
     """Bring Proctorwire up on AWS, serverless or on EC2, look at it, and take it down."""
+
+
+deploy.add_command(migrate)
 
 
 # --- options that commands share ------------------------------------------------------------------------------------------

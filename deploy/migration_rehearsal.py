@@ -26,9 +26,10 @@ from adapters.lambda_apigw import config
 from adapters.lambda_apigw.handler import Application
 from adapters.lambda_apigw.local.exam_stack import LocalServerless
 from core.identity import Principal, issue
-from core.migration import Health, Limits, Move, stepped, target, verdict
+from core.migration import Health, Limits, Move, target, verdict
 from core.participant import ExamKey, ParticipantKey
 from deploy.bridge import forced_rollback
+from deploy.migrate import start, step
 
 Fault: TypeAlias = Literal["bridge", "worker", "redis", "environment", "two-tabs", "transit-command", "dead-cluster"]
 FAULTS: tuple[Fault, ...] = (
@@ -53,6 +54,30 @@ class Addresses:
     def resolve(self, place: float) -> str:
         """By the weight, the same for a client each time."""
         return self.urls["ec2" if place < self.weight else "lambda"]
+
+
+class _Plane:
+    """`migrate.Plane` over the emulated side."""
+
+    def __init__(self, app: Application, addresses: Addresses) -> None:
+        self._app = app
+        self._addresses = addresses
+
+    def load(self) -> Move | None:
+        """See `Plane`."""
+        return self._app.moves.load()
+
+    def save(self, before: Move | None, after: Move) -> bool:
+        """See `Plane`."""
+        return self._app.moves.save(before, after)
+
+    def health(self) -> Health | None:
+        """See `Plane`."""
+        return self._app.moves.health()
+
+    def weigh(self, percent: float) -> None:
+        """See `Plane`."""
+        self._addresses.weight = percent / 100
 
 
 class Page:
@@ -412,7 +437,7 @@ class Rehearsal:
         at = time.monotonic()
         urls = self.addresses.urls
         move = Move(urls["lambda"], urls["ec2"], slot_seconds=self._slot_seconds, changed_at=time.time())
-        assert await self._aws(lambda app: app.moves.save(None, move))
+        await self._aws(lambda app: start(_Plane(app, self.addresses), move))
         await self.start_bridge()
         await self.until(lambda: self.sees_all("ec2"), "the cluster's proctor sees all")
         self._done("start: the cluster's proctor sees all students of the serverless side", at)
@@ -422,12 +447,12 @@ class Rehearsal:
         at = time.monotonic()
         before = await self._aws(lambda app: app.moves.load())
         state: Any = "rolled_back" if percent < before.percent else "shifting"
-        move = stepped(before, state, percent, time.time())
-        assert await self._aws(lambda app: app.moves.save(before, move))
-        self.addresses.weight = percent / 100
+        move: Move = await self._aws(lambda app: step(_Plane(app, self.addresses), state, percent, time.time()))
         if during is not None:
             cluster = self.addresses.urls["ec2"]
-            await self.until(lambda: sum(p.on == cluster for p in self.pages) > len(self.pages) // 8, "the first pages go")
+            await self.until(
+                lambda: sum(p.on == cluster for p in self.pages) > len(self.pages) // 8, "the first pages go"
+            )
             await during()
         began: Health | None = await self._aws(lambda app: app.moves.health())
         ends = time.monotonic() + _STEP_SECONDS
@@ -460,8 +485,7 @@ class Rehearsal:
 
     async def finish(self) -> None:
         """All are on the cluster: the plan is done with."""
-        before = await self._aws(lambda app: app.moves.load())
-        assert await self._aws(lambda app: app.moves.save(before, stepped(before, "finished", 100, time.time())))
+        await self._aws(lambda app: step(_Plane(app, self.addresses), "finished", 100, time.time()))
 
     # --- harm ---
 
