@@ -495,6 +495,16 @@ def _watching(prices: Prices, given: Assumptions) -> tuple[CostLine, ...]:
     return (
         _line("CloudWatch alarms", given.alarms, prices.price("cloudwatch", "alarm-month"), "assumed"),
         _line("CloudWatch metrics", given.metrics, prices.price("cloudwatch", "metric-month"), "assumed"),
+        _line("Secrets", given.secrets, prices.price("secretsmanager", "secret-month"), "assumed"),
+        _line("Reads of secrets", given.secret_reads, prices.price("secretsmanager", "request"), "assumed"),
+        *(
+            (
+                _line("Encryption key", given.customer_keys, prices.price("kms", "key-month"), "assumed"),
+                _line("Encryption requests", given.key_requests, prices.price("kms", "request"), "assumed"),
+            )
+            if given.customer_keys
+            else ()
+        ),
     )
 
 

@@ -39,6 +39,7 @@ ALLOWANCES = (
     Allowance("SQS requests", ("SQS ",), 1e6, "ever", "commonly cited, not checked against an AWS page", "unverified"),
     Allowance("CloudWatch alarms", ("CloudWatch alarms",), 10.0, "ever", WATCH_BILL),
     Allowance("CloudWatch metrics", ("CloudWatch metrics",), 10.0, "ever", WATCH_BILL),
+    Allowance("Encryption requests", ("Encryption requests",), 20_000.0, "ever", "aws.amazon.com/kms/pricing"),
     Allowance("Log ingestion", ("Log ingestion",), 5.0, "ever", WATCH_BILL),
     Allowance("Data to the internet", ("Data to the internet",), 100.0, "ever", "AWS free data transfer, account-wide"),
 )

@@ -64,7 +64,7 @@ def serverless_by_hand():
     writes = JOINS * 6 + CHANGES + BEATS + WATCHES + SWEEPS * 2 + CHECKS * 0.02 + CONNECTS + DISCONNECTS * 5
     reads = JOINS * 3 + CHANGES * 2 + BEATS + WATCHES * 8 + SWEEPS * 6 + CHECKS * 0.12 + CONNECTS + DISCONNECTS * 2.5
     reads += VIEWS * 0.2
-    log_gb = (invocations * 400 + 430 * environments * 120) / GIB
+    log_gb = 430 * environments * 120 / GIB
     per_sitting = {
         "Messages from clients": (frames_in, 1.15e-6),
         "Messages to clients": (out, 1.15e-6),
@@ -86,6 +86,10 @@ def serverless_by_hand():
         "SQS polling by Lambda": 15 * 60 * 730 * 0.4e-6,
         "CloudWatch alarms": 5 * 0.10,
         "CloudWatch metrics": 10 * 0.30,
+        "Secrets": 2 * 0.40,
+        "Reads of secrets": 10_000 * 5e-6,
+        "Encryption key": 1.0,
+        "Encryption requests": 20_000 * 3e-6,
     }
 
 
@@ -110,6 +114,10 @@ def cluster_by_hand():
         "Data to the internet": out / GIB * SITTINGS * 0.12,
         "CloudWatch alarms": 5 * 0.10,
         "CloudWatch metrics": 10 * 0.30,
+        "Secrets": 2 * 0.40,
+        "Reads of secrets": 10_000 * 5e-6,
+        "Encryption key": 1.0,
+        "Encryption requests": 20_000 * 3e-6,
         "Log ingestion": 0.1 * 0.70,
         "DNS zone": 0.50,
     }
