@@ -146,7 +146,7 @@ class _Rehearsal:
         talk.play()
         self._change(template, parameters, stack)
         talk.play_again()
-        self._expect_nothing_changes(template, parameters | {"MemoryMb": "512"})
+        self._expect_nothing_changes(template, parameters | _CHANGED)
 
     def _play_ec2(self, shared: Stack) -> None:
         template = adapted_ec2(templates.load("ec2"))
@@ -216,7 +216,7 @@ class _Rehearsal:
         self._tell(f"all {len(wanted)} resources are there")
 
     def _change(self, template: Template, parameters: Mapping[str, str], before: Stack) -> None:
-        change_set = self._plan("lambda", template, {**parameters, "MemoryMb": "512"})
+        change_set = self._plan("lambda", template, {**parameters, **_CHANGED})
         wrong = [c.resource for c in change_set.changes if c.action != "Modify" or c.replacement == "True"]
         if wrong or not change_set.changes:
             raise RehearsalError(
@@ -307,7 +307,9 @@ class _Talk:
             student.report(seq=2, user_status="active", question_answered=2)
             proctor.sees(label="active", question_answered=2)
         self._ask("POST", f"/api/exams/{QUIZ}/close", {})
-        self._tell("sockets: after the update the student is back where they were; exam closed")
+        self._tell(
+            "sockets: after the update the student is back where they were, shown through the queue of views; exam closed"
+        )
 
     def _refuses_a_bad_token(self) -> None:
         try:
@@ -336,6 +338,9 @@ class _Talk:
             with error:
                 raise RehearsalError(f"{method} {path}: {error.code} {error.read()[:300].decode()}") from error
 
+
+_CHANGED = {"MemoryMb": "512", "DirectWatchers": "0"}
+"""What the update changes: afterwards views take the way through their queue."""
 
 _STUDENT = {"student_id": "s1", "quiz_attempt_id": "a1", "name": "Rehearsal"}
 

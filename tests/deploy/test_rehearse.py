@@ -13,10 +13,11 @@ def test_a_deployment_lives_through_create_talk_update_and_delete(monkeypatch):
     rehearse.rehearse(told.append)
     story = "\n".join(told)
     for line in (
-        "all 67 resources are there",
+        "all 72 resources are there",
         "the student gets the proctor's warning",
         "a sweep shows the student offline",
         "update to 512 MB",
+        "shown through the queue of views",
         "the same deployment again: no change",
         "grown to a cache, a third zone, scheduled scaling",
         "journal: kept",
