@@ -121,7 +121,9 @@ class Assumptions(msgspec.Struct, frozen=True):
     alarms: int = 5
     metrics: int = 10
     cluster_log_gb: float = 0.1  # a month
-    platform_log_bytes: float = 0.0  # that Lambda itself writes for one invocation: the template has it write warnings only
+    platform_log_bytes: float = (
+        0.0  # that Lambda itself writes for one invocation: the template has it write warnings only
+    )
     secrets: int = 2  # the token keys and the schools' keys
     secret_reads: float = 10_000.0  # a month, by new execution environments or instances
     customer_keys: int = 1  # of one's own to encrypt with, as the template has it; AWS's own cost nothing

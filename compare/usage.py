@@ -70,7 +70,7 @@ class ServerlessUsage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, t
     egress_bytes: int  # frame bytes to clients, measured; TLS and TCP overhead is not in it
     journal_entries: int = 0  # entries saved for good, measured
     proctors: int = 0  # proctors of all exams together
-    platform_log_bytes: int = 0  # Lambda's START, END and REPORT lines where a deployment has them written; 0: `cost` assumes `platform_log_bytes`
+    platform_log_bytes: int = 0  # Lambda's START, END and REPORT lines, emulated; 0: `cost` assumes their size
 
 
 class ProcessSplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
