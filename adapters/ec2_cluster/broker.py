@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.resources
+import math
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -69,7 +70,8 @@ class Save(Struct, frozen=True, gc=False):
     """A participant to be saved, with all that goes into the same atomic step.
 
     `view` and `frames` are encoded, without one there is nothing to publish. `inbox_decided`: the last inbox event that this save
-    decides, to be removed with all before it. `deadline_kept`: the record's deadline is the one that Redis has.
+    decides, to be removed with all before it. `deadline_kept`: the record's deadline is the one that Redis has. `received_at`: when
+    the oldest event that the view shows came in; infinite if nobody wants to know.
     """
 
     record: Participant
@@ -79,6 +81,7 @@ class Save(Struct, frozen=True, gc=False):
     entries: Sequence[Entry] = ()
     inbox_decided: int | None = None
     deadline_kept: bool = False
+    received_at: float = math.inf
 
 
 class Appended(Struct, frozen=True):
@@ -247,6 +250,7 @@ class RedisBroker:
         keys = exam_keys(key)
         partition = partition_keys(keys.tag)
         views: list[bytes] = []
+        since = math.inf
         frames: list[bytes] = []
         entries: list[bytes] = []
         records: list[Argument] = []
@@ -258,6 +262,8 @@ class RedisBroker:
             records += (student_id, f"{worker} {save.epoch}", participant.encode(record))
             if save.view is not None:
                 views.append(save.view)
+                if save.received_at < since:
+                    since = save.received_at
             if save.frames:
                 frames += save.frames
             if save.entries:
@@ -269,7 +275,7 @@ class RedisBroker:
                 inboxes += (keys.inbox(student_id), keys.member(student_id), save.inbox_decided)
         publication = b""
         if views or frames:
-            publication = b"\n".join((self._header(key), b",".join(views), *frames))
+            publication = b"\n".join((self._header(key, since), b",".join(views), *frames))
         return self.save_script(
             (keys.records, keys.owners, partition.deadlines, partition.journal, partition.inboxes),
             (
@@ -285,10 +291,11 @@ class RedisBroker:
             ),
         )
 
-    def _header(self, key: ExamKey) -> bytes:
-        """What a publication begins with: its origin, and how many that has published for this exam."""
+    def _header(self, key: ExamKey, since: float = math.inf) -> bytes:
+        """What a publication begins with: its origin, how many that has published for this exam, and when what is in it began."""
         self._published[key] += 1
-        return f"{self._worker} {self._published[key]}".encode()
+        began = "" if since == math.inf else f" {since:.3f}"
+        return f"{self._worker} {self._published[key]}{began}".encode()
 
     async def append(
         self, key: ParticipantKey, added: Sequence[ParticipantEvent], *, must_exist: bool = False

@@ -2,8 +2,8 @@
 
 A worker subscribes only to exams that one of its proctors watches, so that cost does not grow with the fleet. Joining subscribes
 first and reads the snapshot then. Publications of one tick become one frame. A hole in an origin's numbers, or a reconnected
-subscriber, means that something was lost: the exam is read again. A proctor who can't keep up gets nothing until the socket has
-drained, and then one snapshot.
+subscriber, means that something was lost: the exam is read again. A proctor who can't keep up is shown things less and less
+often, each student as last published; whose socket is full gets nothing until it has drained, and then one snapshot.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import msgspec
 
 from adapters.ec2_cluster.connection import Connection
 from adapters.ec2_cluster.keys import exam_keys, exam_of
+from adapters.ec2_cluster.metrics import Histogram
 from adapters.ec2_cluster.redis_client import RedisError, Subscriber
 from core import messages
 from core.exam import Exam
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _LINGER_SECONDS = 30.0
 _RETRY_SECONDS = 0.5
+_BACKED_UP_BYTES = 4 * 1024
+_PACES_SECONDS = (0.1, 0.25, 0.5, 1.0)
 
 
 class Records(Protocol):
@@ -44,14 +47,28 @@ class Records(Protocol):
         """The exam."""
 
 
+class _Slowed:
+    """A proctor whose socket is backed up: which of `_PACES_SECONDS` updates have, and what waits for the next one."""
+
+    __slots__ = ("since", "step", "timer", "views")
+
+    def __init__(self, timer: asyncio.TimerHandle) -> None:
+        self.step = 0
+        self.timer = timer
+        self.views: dict[str, View] = {}
+        self.since: list[float] = []
+
+
 class _Watched:
     """One exam: its watchers with their groups (none: all), what waits for the next tick, and the last number an origin used."""
 
-    __slots__ = ("again", "frames", "heard", "lagging", "leaving", "reading", "views", "watchers")
+    __slots__ = ("again", "frames", "heard", "lagging", "leaving", "reading", "since", "slowed", "views", "watchers")
 
     def __init__(self) -> None:
         self.watchers: dict[Connection, tuple[str, ...]] = {}
         self.lagging: set[Connection] = set()
+        self.slowed: dict[Connection, _Slowed] = {}
+        self.since: list[float] = []  # when what is in the publications of `views` began
         self.views: list[bytes] = []
         self.frames: list[tuple[str, bytes]] = []
         self.heard: dict[bytes, int] = {}
@@ -83,6 +100,13 @@ class Hub:
         self._snapshots = 0
         self.delivered_frames = 0
         self.holes = 0
+        self.slowed_total = self.conflated = self.left_out = 0
+        self.deliveries = Histogram()
+
+    @property
+    def slowed(self) -> int:
+        """Proctors whose updates are further apart, by exam."""
+        return sum(len(watched.slowed) for watched in self._exams.values())
 
     # --- watching ---
 
@@ -109,6 +133,8 @@ class Hub:
             return
         watched.watchers.pop(connection, None)
         watched.lagging.discard(connection)
+        if (slowed := watched.slowed.pop(connection, None)) is not None:
+            slowed.timer.cancel()
         watched.reading.discard(connection)
         watched.again.discard(connection)
         if not watched.watchers and watched.leaving is None:
@@ -141,13 +167,13 @@ class Hub:
     # --- publications ---
 
     def published(self, channel: bytes, payload: bytes) -> None:
-        """A publication of an exam: `origin number`, views joined by commas, then frames, each after its group and a tab."""
+        """A publication: `origin number [began]`, views joined by commas, then frames, each after its group and a tab."""
         exam = _exam_of_channel(channel)
         watched = self._exams.get(exam)
         if watched is None:
             return
         header, views, *frames = payload.split(b"\n")
-        origin, _, number_text = header.partition(b" ")
+        origin, number_text, *began = header.split(b" ")
         number = int(number_text)
         expected = watched.heard.get(origin, number - 1) + 1
         watched.heard[origin] = number
@@ -156,6 +182,8 @@ class Hub:
             self._spawn(self._send_snapshot(exam, list(watched.watchers)))
         if views:
             watched.views.append(views)
+            if began:
+                watched.since.append(float(began[0]))
         for frame in frames:
             if frame:
                 group, _, body = frame.partition(b"\t")
@@ -187,22 +215,80 @@ class Hub:
     def _show(self, exam: ExamKey, watched: _Watched) -> None:
         views, watched.views = b",".join(watched.views), []
         frames, watched.frames = watched.frames, []
+        since, watched.since = watched.since, []
+        shown_to = 0
         update = self._update(exam, views) if views else None
         by_groups: dict[tuple[str, ...], bytes | None] = {(): update}
         for connection, groups in list(watched.watchers.items()):
             if connection.is_slow:
                 watched.lagging.add(connection)
+                self.left_out += 1
                 continue
-            if groups not in by_groups:
-                by_groups[groups] = self._update_for(exam, views, groups) if views else None
-            shown = by_groups[groups]
-            if shown is not None:
-                connection.send(shown)
-                self.delivered_frames += 1
+            if connection in watched.slowed or connection.buffered_bytes > _BACKED_UP_BYTES:
+                if views:
+                    self._hold(exam, watched, connection, views, since)
+            else:
+                if groups not in by_groups:
+                    by_groups[groups] = self._update_for(exam, views, groups) if views else None
+                shown = by_groups[groups]
+                if shown is not None:
+                    connection.send(shown)
+                    self.delivered_frames += 1
+                    shown_to += 1
             for group, frame in frames:
                 if not group or in_groups(group, groups):
                     connection.send(frame)
                     self.delivered_frames += 1
+
+        if shown_to:
+            self._delivered(since, shown_to)
+
+    def _delivered(self, since: Sequence[float], times: int) -> None:
+        now = self._now()
+        for began in since:
+            self.deliveries.observe(max(0.0, now - began), times)
+
+    def _hold(
+        self, exam: ExamKey, watched: _Watched, connection: Connection, views: bytes, since: Sequence[float]
+    ) -> None:
+        """Keep views for a proctor whose socket is backed up, the newest of each student, until it is their time."""
+        slowed = watched.slowed.get(connection)
+        if slowed is None:
+            timer = self._loop.call_later(_PACES_SECONDS[0], self._show_slowed, exam, connection)
+            slowed = watched.slowed[connection] = _Slowed(timer)
+            self.slowed_total += 1
+        groups = watched.watchers[connection]
+        for shown in _views.decode(b"[" + views + b"]"):
+            if in_groups(shown.group, groups):
+                known = slowed.views.get(shown.student_id)
+                self.conflated += known is not None
+                slowed.views[shown.student_id] = newer(known, shown)
+        slowed.since += since
+
+    def _show_slowed(self, exam: ExamKey, connection: Connection) -> None:
+        """Show what was held, and go on further apart if the socket is backed up, closer together when it has drained."""
+        watched = self._exams.get(exam)
+        slowed = None if watched is None else watched.slowed.get(connection)
+        if watched is None or slowed is None:
+            return
+        waiting = connection.buffered_bytes
+        if waiting > _BACKED_UP_BYTES and slowed.step < len(_PACES_SECONDS) - 1:
+            slowed.step += 1
+            self.slowed_total += 1
+        elif not waiting:
+            slowed.step -= 1
+        held, slowed.views = slowed.views, {}
+        since, slowed.since = slowed.since, []
+        if connection.is_slow:
+            watched.lagging.add(connection)
+        elif held:
+            connection.send(self._update(exam, b",".join(messages.encode_value(v) for v in held.values())))
+            self.delivered_frames += 1
+            self._delivered(since, 1)
+        if slowed.step < 0:
+            del watched.slowed[connection]
+        else:
+            slowed.timer = self._loop.call_later(_PACES_SECONDS[slowed.step], self._show_slowed, exam, connection)
 
     def _update(self, exam: ExamKey, views: bytes) -> bytes:
         """An update frame around views that are encoded already. Its shape is tested against `messages.Update`."""

@@ -30,11 +30,14 @@ _HELP = {
     "opened_total": "Connections opened.",
     "closed_total": "Connections closed, by close code.",
     "refused_total": "Handshakes refused, by HTTP status.",
-    "dropped_total": "What was dropped, by reason: too_fast and too_big messages, slow and dead connections.",
+    "dropped_total": "What was dropped: too_fast, too_big messages; slow, dead connections; conflated views, lagging updates.",
+    "slowed_total": "Times that updates for a proctor whose socket was backed up were put further apart.",
+    "slowed": "Proctors whose updates are further apart now.",
     "errors_total": "Errors of ours: see the log.",
     "exams": "Exams with participants owned here.",
     "participants": "Participants owned here.",
     "save_seconds": "From a change to its save in Redis, which is when its ack goes out.",
+    "delivery_seconds": "From the oldest report in a publication to its write to a proctor's socket.",
     "publication_seconds": "From publishing to hearing it, through Redis.",
     "loop_lag_seconds": "How late the event loop was.",
     "redis_connected": "Workers with a connection to Redis.",
@@ -59,10 +62,10 @@ class Histogram(Struct):
     counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
     total: float = 0.0
 
-    def observe(self, seconds: float) -> None:
-        """Count one."""
-        self.counts[bisect.bisect_left(BOUNDS, seconds)] += 1
-        self.total += seconds
+    def observe(self, seconds: float, times: int = 1) -> None:
+        """Count one, or the same several times."""
+        self.counts[bisect.bisect_left(BOUNDS, seconds)] += times
+        self.total += seconds * times
 
     def add(self, other: Histogram) -> None:
         """Count another process's too."""

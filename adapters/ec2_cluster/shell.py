@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Protocol, assert_never
@@ -633,6 +634,7 @@ class _Batch:
             self.entries,
             owned.inbox_decided if owned.inbox_decided > owned.inbox_emptied else None,
             owned.deadline_kept,
+            self.events[0].received_at if self.events else math.inf,
         )
 
     def kept(self) -> None:

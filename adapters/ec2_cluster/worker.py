@@ -497,6 +497,9 @@ class Worker:
                 "opened_total": counted["opened"],
                 "errors_total": counted["errors"] + self.subscriber.errors,
                 "holes_total": self.hub.holes,
+                "slowed_total": self.hub.slowed_total,
+                'dropped_total{reason="conflated"}': self.hub.conflated,
+                'dropped_total{reason="lagging"}': self.hub.left_out,
                 "redis_gaps_total": self.subscriber.gaps,
                 **{f'dropped_total{{reason="{reason}"}}': counted[reason] for reason in _DROPPED},
                 **dict(labelled(counted, "closed_", "closed_total", "code")),
@@ -507,11 +510,13 @@ class Worker:
                 "exams": len(self.shell.exams_owned),
                 "participants": self.shell.participants_owned,
                 "unsaved": self.shell.unsaved,
+                "slowed": self.hub.slowed,
                 "redis_connected": int(self.broker.client.is_connected and self.subscriber.is_healthy),
             },
             histograms={
                 "save_seconds": self._saves,
                 "publication_seconds": self._publications,
+                "delivery_seconds": self.hub.deliveries,
                 "loop_lag_seconds": self._lags,
             },
         )

@@ -309,6 +309,7 @@ class Socket:
     """A connection: what the worker holds, and the client's end of it."""
 
     is_slow = False
+    buffered_bytes = 0
 
     def __init__(self, node: Node, client: Client, number: int) -> None:
         self.node = node

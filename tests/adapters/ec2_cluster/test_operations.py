@@ -73,6 +73,7 @@ async def test_figures_of_all_workers_are_added_up_and_outlive_them() -> None:
             "participants": 6,
             "save_seconds_count": 1,
             "publication_seconds_count": 2,
+            "delivery_seconds_count": 1,
             'loop_lag_seconds_bucket{le="+Inf"}': 2,
             "journal_carried_total": 6,
             'open_files{process="worker"}': 2,
