@@ -228,6 +228,8 @@ class Bridge:
                 await self._forget_stale(key, stored, live)
             elif wanted == "ec2":
                 await self._send_over(move, key, watched, stored)
+            elif move.percent == 0:
+                await self._close_strays(move, key, watched, stored)
         elif live is None:
             if wanted == "lambda":
                 await self._give_back(key, watched, stored)
@@ -235,6 +237,29 @@ class Bridge:
             await self._complete(move, key, watched, stored, live)
         elif wanted == "lambda":
             await self._ask_back(key, watched, live)
+        elif move.percent == 100:
+            await self._close_strays(move, key, watched, stored)
+
+    async def _close_strays(self, move: Move, key: ParticipantKey, watched: _Watched, stored: Participant) -> None:
+        """The paper's own clients that connected to the other side before DNS had changed: their reports are carried over, and now
+        that DNS points to one side only they are closed, so that they find it.
+        """
+        strays = [
+            s.connection.removeprefix(OTHER)
+            for s in stored.sessions
+            if s.presence == "connected" and s.id == s.connection and s.connection.startswith(OTHER)
+        ]
+        now = time.monotonic()
+        version, again_at = watched.ordered.get(key, (0, 0.0))
+        if not strays or (version == move.version and again_at > now):
+            return
+        watched.ordered[key] = (move.version, now + _AGAIN_SECONDS)
+        for connection in strays:
+            if stored.home == "ec2":
+                self._spawn(self._close_later(0.0, [connection]))
+            else:
+                worker = connection.partition("/")[0]
+                await self._broker.to_worker(worker, key.exam, f"c{connection}\n{int(CloseCode.MOVED)} moved".encode())
 
     # --- from serverless to the cluster ---
 

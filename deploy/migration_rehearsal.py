@@ -109,7 +109,6 @@ class Page:
 
     async def run(self) -> None:
         """Until told to end."""
-        first = True
         while self.running:
             url = self._url or self._addresses.resolve(self._place)
             try:
@@ -123,20 +122,19 @@ class Page:
                     self.on = url
                     reader = asyncio.create_task(self._read(socket))
                     try:
-                        await self._talk(socket, reader, at_once=first or not self.paper)
+                        await self._talk(socket, reader)
                     finally:
                         reader.cancel()
-                    first = False
                     continue_at = 0.0
             except (OSError, websockets.WebSocketException, TimeoutError):
                 continue_at = 0.3
                 self._url = ""  # the address that is configured
             await asyncio.sleep(continue_at)
 
-    async def _talk(self, socket: Any, reader: asyncio.Task[None], *, at_once: bool) -> None:
+    async def _talk(self, socket: Any, reader: asyncio.Task[None]) -> None:
         self._moves.clear()
         self._order = None
-        if at_once and not self._unacked:
+        if not self._unacked:
             await self._report(socket)
         for seq in list(self._unacked):
             await self._send(socket, seq)
@@ -391,6 +389,7 @@ class Rehearsal:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.kill_bridge()
+        self.app.session.close()
 
     async def until(self, condition: Callable[[], Any], what: str, seconds: float = _STEP_SECONDS) -> None:
         """Wait for it. Raises `MigrationRehearsalError`."""

@@ -1,0 +1,235 @@
+"""A live move: played on this machine, and its steps, guard and commands against a stage that is none."""
+
+from __future__ import annotations
+
+import asyncio
+
+import boto3
+import moto
+import pytest
+from click.testing import CliRunner
+from msgspec.structs import replace
+
+from adapters.lambda_apigw import resources
+from core.events import CommandIssued
+from core.exam import new_exam
+from core.migration import Health, Move, WrongStep
+from core.participant import ExamKey
+from deploy import migrate
+from deploy.account import Account, AccountError
+from deploy.bridge import agreed
+from deploy.cli import deploy
+from deploy.migrate import AccountPlane
+from deploy.migration_rehearsal import Outcome, Rehearsal, rehearse
+
+MOVE = Move("wss://lambda", "wss://ec2", slot_seconds=5.0, changed_at=100.0)
+
+
+def test_a_class_moves_to_the_cluster_and_back_and_nobody_notices():
+    """The same rehearsal as the command's, small; then commands in transit and a second tab in one more step back."""
+    told: list[str] = []
+
+    async def play() -> Outcome:
+        rehearsal = Rehearsal(20, told.append, interval=1.0, slot_seconds=1.0)
+        async with rehearsal.playing():
+            await rehearsal.start()
+            await rehearsal.shift(60, during=lambda: rehearsal.harm("transit-command"))
+            await rehearsal.shift(0, "rollback")
+            await rehearsal.shift(100, during=lambda: rehearsal.harm("two-tabs"))
+            await rehearsal.finish()
+            await rehearsal.settle()
+            return rehearsal.outcome()
+
+    outcome = asyncio.run(play())
+    assert outcome.problems() == []
+    assert outcome.reports > 60
+    assert any("16 commands from both sides" in line for line in told)
+
+
+def test_with_the_cluster_dead_all_go_on_from_the_table():
+    outcome = asyncio.run(rehearse(10, lambda _: None, "dead-cluster", interval=1.0, slot=0.5))
+    assert (outcome.lost, outcome.false_offline) == (0, 0)
+
+
+def test_an_outcome_that_somebody_would_notice_is_a_problem():
+    fine = Outcome(20, 100, 0, 0, 0, 0.01, 0.3, 0.5, ())
+    assert fine.problems() == []
+    for bad in (
+        replace(fine, lost=1),
+        replace(fine, duplicates=1),
+        replace(fine, false_offline=1),
+        replace(fine, gap_p99=1.0),
+        replace(fine, gap_max=3.0),
+    ):
+        assert len(bad.problems()) == 1
+
+
+# --- steps and guard --------------------------------------------------------------------------------------------------------
+
+
+class Stage:
+    """A plane in memory, whose bridge does what the test says at each look."""
+
+    def __init__(self, *looks: Health) -> None:
+        self.move: Move | None = None
+        self.shares: list[float] = []
+        self.now = 100.0
+        self.looks = list(looks)
+
+    def load(self):
+        return self.move
+
+    def save(self, before, after):
+        if self.move != before:
+            return False
+        self.move = after
+        return True
+
+    def health(self):
+        return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+
+    def weigh(self, percent):
+        self.shares.append(percent)
+
+    def follow(self, move, back_to):
+        def sleep(seconds):
+            self.now += seconds
+
+        return migrate.follow(self, move, back_to, lambda _: None, clock=lambda: self.now, sleep=sleep)
+
+
+def healthy(at: float, **fields) -> Health:
+    return Health(at=at, on_lambda=50, on_ec2=50, **fields)
+
+
+def test_a_step_ends_when_nobody_waits():
+    stage = Stage(healthy(100, waiting=9), healthy(101, waiting=5), healthy(103))
+    migrate.start(stage, MOVE)
+    move = migrate.step(stage, "shifting", 50, 100.0)
+    assert stage.follow(move, 0.0) == ""
+    assert (stage.move.percent, stage.move.state) == (50, "shifting")
+    assert stage.shares == [0.0, 50]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (healthy(101, errors=9), "9 errors"),
+        (healthy(101, lag_seconds=9.0), "9.0 s late"),
+        (healthy(101, offline_after_move=5), "5 students went offline"),
+    ],
+)
+def test_beyond_a_limit_the_step_is_taken_back(bad, reason):
+    stage = Stage(healthy(100, waiting=9), bad)
+    migrate.start(stage, MOVE)
+    migrate.step(stage, "shifting", 25, 100.0)
+    move = migrate.step(stage, "shifting", 50, 100.0)
+    assert reason in stage.follow(move, 25.0)
+    assert (stage.move.percent, stage.move.state) == (25, "rolled_back")
+    assert reason in stage.move.reason
+    assert stage.shares[-1] == 25
+
+
+def test_a_bridge_that_falls_silent_takes_the_step_back():
+    stage = Stage(healthy(100, waiting=9))
+    migrate.start(stage, MOVE)
+    assert "silent" in stage.follow(migrate.step(stage, "shifting", 50, 100.0), 0.0)
+    assert stage.move.percent == 0
+
+
+def test_one_move_at_a_time():
+    stage = Stage(healthy(100))
+    with pytest.raises(WrongStep, match="migrate start"):
+        migrate.step(stage, "shifting", 10, 1.0)
+    migrate.start(stage, MOVE)
+    with pytest.raises(WrongStep, match="under way"):
+        migrate.start(stage, MOVE)
+    migrate.step(stage, "shifting", 100, 1.0)
+    migrate.step(stage, "finished", 100, 2.0)
+    assert migrate.start(stage, MOVE).version == 4
+
+
+# --- the exam on both sides ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_given_to_everyone_on_one_side_holds_on_the_other_once():
+    there = new_exam(ExamKey("north", "math"), "lambda", 1.0)
+    here = agreed(None, there)
+    assert (here.here, here.state) == ("ec2", "open")
+    assert agreed(here, there) is here
+    pause = CommandIssued(received_at=2.0, command_id="k1", command="pause", expires_at=300.0, issued_by="pat")
+    paused = agreed(here, replace(there, standing=(pause,), state="paused", version=7))
+    assert (paused.state, paused.standing, paused.here) == ("paused", (pause,), "ec2")
+    assert agreed(paused, replace(there, standing=(pause,), state="paused", version=7)) is paused
+    assert agreed(paused, replace(there, standing=(), state="closed")).state == "closed"
+
+
+# --- an account ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def account(monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with moto.mock_aws():
+        yield Account("ap-southeast-1")
+
+
+def test_a_move_is_kept_in_the_table_and_changed_by_one_at_a_time(account):
+    table = resources.tables()[0]
+    account.client("dynamodb").create_table(**table)
+    plane = AccountPlane(account, table["TableName"])
+    assert (plane.load(), plane.health()) == (None, None)
+    assert plane.save(None, MOVE)
+    assert not plane.save(None, MOVE)
+    assert plane.load() == MOVE
+    after = replace(MOVE, version=2, percent=5.0)
+    assert plane.save(MOVE, after)
+    assert not plane.save(MOVE, after)
+
+
+def test_shares_of_new_connections_are_the_weights_of_two_records(account):
+    client = account.client("route53")
+    zone = client.create_hosted_zone(Name="north.example", CallerReference="1")["HostedZone"]["Id"]
+    plane = AccountPlane(account, "table", zone, "exams.north.example")
+    with pytest.raises(AccountError, match="no weighted records lambda and ec2"):
+        plane.weigh(25)
+    for side in ("lambda", "ec2"):
+        record = {
+            "Name": "exams.north.example",
+            "Type": "CNAME",
+            "TTL": 30,
+            "SetIdentifier": side,
+            "Weight": 0,
+            "ResourceRecords": [{"Value": f"{side}.example"}],
+        }
+        change = {"Action": "CREATE", "ResourceRecordSet": record}
+        client.change_resource_record_sets(HostedZoneId=zone, ChangeBatch={"Changes": [change]})
+    plane.weigh(25)
+    records = client.list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"]
+    found = {r["SetIdentifier"]: (r["Weight"], r["TTL"]) for r in records if "SetIdentifier" in r}
+    assert found == {"ec2": (64, 30), "lambda": (191, 30)}
+
+
+def test_a_small_share_is_never_none_and_a_large_one_never_all():
+    assert migrate.weights(0) == {"ec2": 0, "lambda": 255}
+    assert migrate.weights(0.1) == {"ec2": 1, "lambda": 254}
+    assert migrate.weights(99.9) == {"ec2": 254, "lambda": 1}
+    assert migrate.weights(100) == {"ec2": 255, "lambda": 0}
+
+
+@pytest.mark.parametrize(
+    "command", [["plan"], ["start"], ["shift", "--percent", "5"], ["status"], ["rollback"], ["finish"]]
+)
+def test_without_an_account_each_command_says_what_it_needs(command, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    boto3.DEFAULT_SESSION = None
+    result = CliRunner().invoke(
+        deploy, ["migrate", command[0], "--stage", "prod", "--region", "ap-southeast-1", *command[1:]]
+    )
+    assert result.exit_code == 1
+    assert "no AWS credentials: set AWS_PROFILE" in result.output
