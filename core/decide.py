@@ -86,7 +86,7 @@ class _Draft:
         self.event = event
         self.exam = exam
         self.now = now
-        self.lines: list[tuple[EntryKind, str, dict[str, str]]] = []
+        self.lines: list[tuple[EntryKind, str, dict[str, Any]]] = []
         self.effects: list[effects.ParticipantEffect] = []
         self.closing: list[effects.ParticipantEffect] = []
 
@@ -97,7 +97,7 @@ class _Draft:
         for name, value in fields.items():
             force_setattr(self.after, name, value)
 
-    def note(self, kind: EntryKind, cause: str, **fields: str) -> None:
+    def note(self, kind: EntryKind, cause: str, **fields: Any) -> None:
         """Add a journal line."""
         self.lines.append((kind, cause, fields))
 
@@ -515,9 +515,7 @@ def _command(draft: _Draft, event: CommandIssued) -> None:
         return  # decided when they join
     _mark_done(draft, f"command {event.command_id}")
     if reason:
-        draft.note(
-            "command", event.command, reference=event.command_id, after="refused", actor=event.issued_by, text=reason
-        )
+        draft.note("command", event.command, after="refused", text=reason, **_given(event))
         _command_status(draft, event.command_id, "refused", reason)
         return
     if event.command in _STEPS:
@@ -531,8 +529,7 @@ def _command(draft: _Draft, event: CommandIssued) -> None:
     if event.command == "acknowledge":
         _flag(draft, "hand_raised", False)
         _flag(draft, "flagged", False)
-    text = " ".join(part for part in (event.reason_code, event.text) if part)
-    draft.note("command", event.command, reference=event.command_id, after="accepted", actor=event.issued_by, text=text)
+    draft.note("command", event.command, after="accepted", text=_words_of(event), **_given(event))
     if event.command in ("flag", "acknowledge"):
         _command_status(draft, event.command_id, "confirmed")  # the student's page has no part in these
         return
@@ -568,6 +565,15 @@ def _refusal(draft: _Draft, event: CommandIssued) -> str:
     if len(record.commands) >= _MAX_PENDING:
         return f"{_MAX_PENDING} commands wait for this student already"
     return ""
+
+
+def _given(event: CommandIssued) -> dict[str, Any]:
+    """Which command, by whom and to whom, as journal lines say it."""
+    return {"reference": event.command_id, "actor": event.issued_by, "to_everyone": event.to_everyone}
+
+
+def _words_of(event: CommandIssued) -> str:
+    return " ".join(part for part in (event.reason_code, event.text) if part)
 
 
 def _resend_commands(draft: _Draft, connection: str) -> None:
@@ -840,7 +846,9 @@ def _exam_command(exam: Exam, event: ExamCommandIssued, now: float, version: int
     if state != "closed" and command.command in ("pause", "resume"):
         state = "paused" if command.command == "pause" else "open"
     after = replace(exam, standing=(*standing, command)[-_MAX_STANDING:], state=state, version=version)
-    return ExamDecision(after, _exam_entry(after, event, command.command, command.issued_by), (everyone,))
+    (entry,) = _exam_entry(after, event, command.command, command.issued_by)
+    entry = replace(entry, reference=command.command_id, text=_words_of(command), to_everyone=True)
+    return ExamDecision(after, (entry,), (everyone,))
 
 
 def _swept(exam: Exam, event: SweepCounted, now: float, version: int) -> ExamDecision:

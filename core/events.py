@@ -86,7 +86,10 @@ class DeadlineReached(_Event, frozen=True, kw_only=True):
 
 
 class CommandIssued(_Event, frozen=True, kw_only=True):
-    """A proctor's command to this participant. `only_group` bounds a proctor who may act on one group."""
+    """A proctor's command to this participant. `only_group` bounds a proctor who may act on one group.
+
+    `to_everyone`: it was given to the whole exam, not to some students by name.
+    """
 
     command_id: str
     command: CommandName
@@ -96,6 +99,7 @@ class CommandIssued(_Event, frozen=True, kw_only=True):
     extra_minutes: float | None = None
     reason_code: str = ""
     only_group: str = ""
+    to_everyone: bool = False
 
 
 ParticipantEvent: TypeAlias = (

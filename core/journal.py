@@ -15,7 +15,8 @@ class Entry(Struct, frozen=True, omit_defaults=True):
 
     `cause` names what brought it about (`reported`, `silence`, `dropped`, ...); for a label `before` and `after` are labels, for
     a command or receipt `reference` is its id and `after` its outcome. `actor` is a proctor or `student`; lines without one are
-    the server's own inferences. Entries about the whole exam have an empty `student_id`.
+    the server's own inferences. Entries about the whole exam have an empty `student_id`. `to_everyone`: a command that came to
+    this student because it was given to the whole exam, whose own entry has it too.
     """
 
     school: str
@@ -31,6 +32,33 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     reference: str = ""
     actor: str = ""
     text: str = ""
+    to_everyone: bool = False
+
+
+class Position(Struct, frozen=True, array_like=True):
+    """Where an entry stands: in a student's timeline by version and number, in a conversation by time first."""
+
+    at: float
+    student_id: str
+    version: int
+    n: int
+
+
+def position_of(entry: Entry) -> Position:
+    """Where this entry stands."""
+    return Position(entry.at, entry.student_id, entry.version, entry.n)
+
+
+def is_conversation(entry: Entry) -> bool:
+    """Whether this is a line of the conversation between students and proctors: words or a hand, each said once.
+
+    What was said to everyone is the exam's own line, not one for each student.
+    """
+    if entry.kind == "message":
+        return True
+    if entry.cause not in ("message", "warn"):
+        return False
+    return entry.kind == "exam" or (entry.kind == "command" and not entry.to_everyone and entry.after == "accepted")
 
 
 _encoder = msgspec.json.Encoder()

@@ -220,6 +220,7 @@ def _order(order: messages.Order, source: Source, received_at: float) -> Command
         extra_minutes=order.extra_minutes,
         reason_code=order.reason_code,
         only_group=source.principal.group,
+        to_everyone=order.everyone,
     )
     if order.everyone:
         return CommandToAll(exam, events.ExamCommandIssued(received_at=received_at, command=event))
