@@ -100,8 +100,8 @@ class RedisPorts:
             stored = cast(Any, self._redis.get(exam_keys(key).exam))
         return None if stored is None else exam_record.decode(stored)
 
-    def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry]) -> bool:
-        """See `Ports`."""
+    def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry], students: int = 0) -> bool:
+        """See `Ports`. An exam of any size is one key."""
         keys, arguments = save_exam_arguments(before, after, entries)
         with _reaching():
             return bool(self._save_exam(keys, arguments) == 1)

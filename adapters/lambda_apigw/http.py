@@ -71,10 +71,10 @@ class DynamoPorts:
         with _reaching():
             return self._store.load_exam(key)
 
-    def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry]) -> bool:
+    def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry], students: int = 0) -> bool:
         """See `Ports`. Functions that decide by it read it again within seconds."""
         with _reaching():
-            return self._store.save_exam(before, after, entries)
+            return self._store.save_exam(before, after, entries, students)
 
     def schedule_sweep(self, effect: ScheduleSweep) -> None:
         """Begin the chain of each shard. One that is to stop ends by itself: its ticket went with the save."""

@@ -12,6 +12,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from core.events import CommandIssued, ParticipantEvent
+from core.exam import Exam
 from core.identity import Principal
 from core.incidents import SilenceCounts
 from core.journal import Entry
@@ -93,6 +94,9 @@ class Store(ParticipantStore, Protocol):
         self, before: Participant | None, after: Participant, entries: Sequence[Entry], taken: Sequence[str] = ()
     ) -> bool:
         """As `ParticipantStore.save`; the inbox items `taken` go in the same step."""
+
+    def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry], students: int = 0) -> bool:
+        """As `ParticipantStore.save_exam`; an exam that is stored first is spread for so many students (0: not known)."""
 
     def shards(self, exam: ExamKey) -> int:
         """Over how many partitions the exam's participants are spread. Never changes once the exam is stored."""

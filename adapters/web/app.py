@@ -3,7 +3,7 @@
     GET  /healthz                          this process answers
     GET  /readyz                           it can serve requests
     POST /api/token                        a token for a student's page or a proctor's dashboard
-    POST /api/exams/QUIZ/open              open an exam (again); optionally with a policy, and with (a part of) its roster
+    POST /api/exams/QUIZ/open              open an exam (again); with a policy, how many are expected, (a part of) its roster
     POST /api/exams/QUIZ/close             close it
     GET  /api/exams/QUIZ                   its state, how many are under each label, its incidents
     GET  /api/exams/QUIZ/participants      what a proctor sees of each, in pages
@@ -130,7 +130,7 @@ class _Api:
         """Open an exam, or change its rules, and add the students of a roster."""
         key = self._key(quiz_id)
         wanted, policy = read_open_request(request)
-        exam, is_new = open_exam(self._ports, key, policy)
+        exam, is_new = open_exam(self._ports, key, policy, max(wanted.students, len(wanted.roster)))
         body = self._summary(exam)
         if wanted.roster:
             body["roster"] = self._ports.enroll(key, wanted.roster)

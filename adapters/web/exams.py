@@ -18,10 +18,10 @@ ACTOR = "api"
 _ATTEMPTS = 12
 
 
-def open_exam(ports: Ports, key: ExamKey, policy: Policy | None) -> tuple[Exam, bool]:
-    """Open the exam; with a policy, under these rules from now on. Also whether it is a new one."""
+def open_exam(ports: Ports, key: ExamKey, policy: Policy | None, students: int = 0) -> tuple[Exam, bool]:
+    """Open the exam; with a policy, under these rules from now on. Also whether it is new; then it is for so many students."""
     now = ports.now()
-    return _change(ports, key, ExamOpened(received_at=now, by=ACTOR, policy=policy))
+    return _change(ports, key, ExamOpened(received_at=now, by=ACTOR, policy=policy), students)
 
 
 def close_exam(ports: Ports, key: ExamKey) -> Exam:
@@ -30,13 +30,13 @@ def close_exam(ports: Ports, key: ExamKey) -> Exam:
     return exam
 
 
-def _change(ports: Ports, key: ExamKey, event: ExamOpened | ExamClosed) -> tuple[Exam, bool]:
+def _change(ports: Ports, key: ExamKey, event: ExamOpened | ExamClosed, students: int = 0) -> tuple[Exam, bool]:
     for _ in range(_ATTEMPTS):
         before = ports.load_exam(key)
         # an exam that nobody has opened is one that is closed: so its opening is journalled and swept like any other
         exam = before or replace(new_exam(key, ports.here, event.received_at, ports.policy), state="closed")
         decision = decide_exam(exam, event, max(ports.now(), event.received_at))
-        if decision.exam is not exam and not ports.save_exam(before, decision.exam, decision.entries):
+        if decision.exam is not exam and not ports.save_exam(before, decision.exam, decision.entries, students):
             continue
         for effect in decision.effects:
             _perform(ports, effect)

@@ -58,8 +58,11 @@ class Ports(Protocol):
     def load_exam(self, key: ExamKey) -> Exam | None:
         """The exam as last saved by anyone."""
 
-    def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry]) -> bool:
-        """Keep the exam and entries in one atomic step, if the stored version is still `before`'s, and tell who decides by it."""
+    def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry], students: int = 0) -> bool:
+        """Keep the exam and entries in one atomic step, if the stored version is still `before`'s, and tell who decides by it.
+
+        A new exam may be laid out for so many `students` (0: not known).
+        """
 
     def schedule_sweep(self, effect: ScheduleSweep) -> None:
         """See that the exam is swept from now on, or no more."""

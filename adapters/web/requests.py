@@ -25,6 +25,9 @@ MAX_ROSTER_BODY_BYTES = 1024 * 1024
 MAX_ROSTER_LINES = 1_000
 """As many as the serverless side saves well within the 30 s that API Gateway waits. A larger roster comes in parts."""
 
+MAX_STUDENTS = 160_000
+"""Of one exam: what 64 partitions of the serverless side carry."""
+
 MAX_TOKEN_HOURS = 24 * 31
 _MAX_ID_CHARACTERS = 128
 _NULL = msgspec.Raw(b"null")
@@ -67,10 +70,14 @@ class TokenRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class OpenRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """`policy`: the rules that differ from the defaults. Absent: an exam that is open already keeps its own."""
+    """`policy`: the rules that differ from the defaults. Absent: an exam that is open already keeps its own.
+
+    `students`: how many are expected in all, of whom `roster` may be a part. A new exam is laid out for them.
+    """
 
     policy: msgspec.Raw = _NULL
     roster: Annotated[list[RosterLine], Meta(max_length=MAX_ROSTER_LINES)] = []
+    students: Annotated[int, Meta(ge=0, le=MAX_STUDENTS)] = 0
 
 
 class CloseRequest(Struct, frozen=True, forbid_unknown_fields=True):

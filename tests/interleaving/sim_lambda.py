@@ -86,7 +86,7 @@ class Table:
         self.world.io()
         return self.exams.get(key)
 
-    def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry]) -> bool:
+    def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry], students: int = 0) -> bool:
         self.world.io()
         stored = self.exams.get(after.key)
         if (stored and stored.version) != (before and before.version):

@@ -78,7 +78,7 @@ class FakeStore:
     def load_exam(self, key: ExamKey) -> Exam | None:
         return self.exams.get(key)
 
-    def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry]) -> bool:
+    def save_exam(self, before: Exam | None, after: Exam, entries: Sequence[Entry], students: int = 0) -> bool:
         stored = self.exams.get(after.key)
         if (stored and stored.version) != (before and before.version):
             return False

@@ -64,6 +64,17 @@ def test_an_exam_is_opened_under_rules_that_may_change_later(api, quiz):
     assert [e.cause for e in api.journal(ExamKey("north", quiz))] == ["opened", "policy"]
 
 
+def test_a_new_exam_is_laid_out_for_the_students_it_expects(api, quiz):
+    key = ExamKey("north", quiz)
+    opened = api.post(f"/api/exams/{quiz}/open", {"students": 10_000, "roster": students("s1")})
+    assert (opened.status, opened.json["roster"]["added"]) == (201, 1)
+    assert [student_id for student_id, _ in api.ports.participants(key)] != []
+    if hasattr(api.ports, "_store"):  # the serverless side's
+        assert api.ports._store.shards(key) == 4
+    refused = api.post(f"/api/exams/{quiz}/open", {"students": -1})
+    assert (refused.status, refused.json["field"]) == (422, "students")
+
+
 def test_closing_twice_is_closing_once_and_an_exam_may_open_again(api, quiz):
     api.post(f"/api/exams/{quiz}/open")
     closed = api.post(f"/api/exams/{quiz}/close")
