@@ -28,10 +28,10 @@ class ClusterSettings(Struct, frozen=True, kw_only=True):
 
     `redis_url` empty: an embedded Redis, with its files in `data_dir` (empty: a temporary folder). `token_secrets` maps `kid` to
     HS256 secret; the key `""` is for tokens without `kid`. `jwks` is a file or an https:// URL with further, public keys. With an
-    `audience`, a token's `aud` must name it.
-    `journal` is where the journal is carried to: a SQLite file (empty: in the data folder), or `dynamodb:TABLE`. `port` 0: a free
-    one. `tls_certificate` and `tls_key` are PEM files: with them, the port takes TLS only. `admin_port` is that of metrics: 0 a
-    free one, -1 none, and without a word the port of the sockets and 1000. `emf` is a file for CloudWatch's embedded metric format.
+    `audience`, a token's `aud` must name it. `journal` is where the journal is carried to: a SQLite file (empty: in the data
+    folder), or `dynamodb:TABLE`. `port` 0: a free one. `tls_certificate` and `tls_key` are PEM files: with them, the
+    port takes TLS only. `admin_port` is that of metrics: 0 a free one, -1 none, and without a word the port of the sockets and
+    1000; with an `admin_token`, revocations can be made there. `emf` is a file for CloudWatch's embedded metric format.
     """
 
     host: str = "127.0.0.1"
@@ -54,6 +54,7 @@ class ClusterSettings(Struct, frozen=True, kw_only=True):
     connections_per_address: int = 20_000
     admin_host: str = "127.0.0.1"
     admin_port: int | None = None
+    admin_token: str = ""
     emf: str = ""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = "text"
@@ -100,6 +101,8 @@ def read_settings(given: Mapping[str, Any], environment: Mapping[str, str] = os.
         value = getattr(settings, name)
         if value is not None and not least <= value <= most:
             raise SettingsError(f"{name} is {value}; it must be between {least:g} and {most:g}")
+    if settings.admin_token and len(settings.admin_token.encode()) < MIN_SECRET_BYTES:
+        raise SettingsError(f"admin_token is shorter than {MIN_SECRET_BYTES} bytes; make a longer one, or leave it out")
     tls_context(settings)
     _check_jwks(settings.jwks)
     return settings
@@ -164,6 +167,9 @@ def show_settings(settings: ClusterSettings) -> str:
             kids = ", ".join(kid or "(no kid)" for kid in value) or "none"
             lines.append(f"# token secrets: {kids}")
         elif value is not None:
+            if name == "admin_token":
+                lines.append(f"# admin token: {'given' if value else 'none'}")
+                continue
             shown = without_password(value) if name in ("redis_url", "jwks") else value
             lines.append(f"{name} = {msgspec.json.encode(shown).decode()}")
     return "\n".join(lines)

@@ -255,7 +255,8 @@ class Supervisor:
 
     def _admin_life(self, settings: ClusterSettings, sock: socket.socket | None) -> Life:
         def life(heartbeat: Beat) -> None:
-            admin_server.run(sock, self._figures.name, settings.emf, socket.gethostname(), heartbeat)
+            revoking = admin_server.Revoking(settings.redis_url, settings.admin_token) if settings.admin_token else None
+            admin_server.run(sock, self._figures.name, settings.emf, socket.gethostname(), heartbeat, revoking)
 
         return life
 

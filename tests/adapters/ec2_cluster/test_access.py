@@ -7,6 +7,8 @@ import contextlib
 import itertools
 import json
 import ssl
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from compare.proctorwire import main
 
 _numbers = itertools.count(1)
 LMS_KEY = ec.generate_private_key(ec.SECP256R1())
+ADMIN_TOKEN = "a" * 40
 SECRETS = {"old": "o" * 32, "new": "n" * 32}
 
 
@@ -39,7 +42,8 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Loc
         "PROCTORWIRE_TOKEN_SECRET_FILE": str(folder / "secrets"),
         "PROCTORWIRE_JWKS": str(folder / "jwks.json"),
     }
-    async with LocalCluster(instances=2, workers=2, environments=[first]) as running:
+    admin = {"PROCTORWIRE_ADMIN_PORT": "0", "PROCTORWIRE_ADMIN_TOKEN": ADMIN_TOKEN}
+    async with LocalCluster(instances=2, workers=2, environments=[first, admin]) as running:
         yield running
 
 
@@ -89,6 +93,42 @@ async def test_a_revoked_student_is_out_and_stays_out_until_it_is_taken_back(
     assert "s1" not in (await admin(cluster, "revocations")).output
     await page.until_let_in()
     await page.reported()
+
+
+async def test_an_lms_revokes_over_http(cluster: LocalCluster, exam: Mixed) -> None:
+    url = f"{cluster.ready[1].admin_url}/revocations"
+
+    async def ask(method: str, body: object = None, token: str = ADMIN_TOKEN) -> tuple[int, str]:
+        def send() -> tuple[int, str]:
+            data = None if body is None else json.dumps(body).encode()
+            request = urllib.request.Request(
+                url, data=data, method=method, headers={"Authorization": f"Bearer {token}"}
+            )
+            try:
+                with urllib.request.urlopen(request, timeout=10) as answer:
+                    return answer.status, answer.read().decode()
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code, error.read().decode()
+
+        return await asyncio.to_thread(send)
+
+    page = await exam.page("s1")
+    await page.reported()
+    whose = {"school": exam.school, "quiz_id": exam.quiz_id, "subject": "s1"}
+    assert (await ask("POST", whose, "b" * 40))[0] == 401
+    for wrong, named in (({**whose, "hours": -1}, "hours"), ({**whose, "who": "s1"}, "who"), ({}, "school")):
+        status, text = await ask("POST", wrong)
+        assert status == 400
+        assert named in text
+    assert (await ask("POST", {**whose, "hours": 1}))[0] == 200
+    assert await page.closed() == 4001
+    assert await refused(page) == 401
+    status, text = await ask("GET")
+    assert status == 200
+    assert exam.quiz_id in text
+    assert (await ask("DELETE", whose))[0] == 200
+    assert (await ask("DELETE", whose))[0] == 404
 
 
 async def test_an_exam_revoked_is_revoked_for_its_students_alone(cluster: LocalCluster, exam: Mixed) -> None:
