@@ -15,7 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from core import events, presence
-from core.participant import LIVE, Home, Participant, ParticipantKey
+from core.participant import LIVE, Home, Participant, ParticipantKey, Session
 from core.policy import Policy
 
 OTHER = "other:"
@@ -113,6 +113,18 @@ def handed_over(record: Participant, to: Home, now: float, policy: Policy, after
     )
     version = max(record.version + 1, int(now * 1000))
     return replace(record, home=to, home_epoch=record.home_epoch + 1, version=version, sessions=sessions)
+
+
+def granted(record: Participant, now: float, policy: Policy) -> Participant:
+    """The record as the cluster gets it when it asks. Asked again it is a new grant, so that a give-back meanwhile conflicts."""
+    if record.home == "lambda":
+        return handed_over(record, "ec2", now, policy)
+    return replace(record, home_epoch=record.home_epoch + 1, version=max(record.version + 1, int(now * 1000)))
+
+
+def was_told(session: Session, policy: Policy) -> bool:
+    """Whether this page was told to go and has not reported since: telling it again would put off its lease for ever."""
+    return session.planned_until > 0 and session.applied_at <= session.planned_until - policy.lost_by_us_grace_seconds
 
 
 class Health(Struct, frozen=True, omit_defaults=True):

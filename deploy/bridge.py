@@ -58,6 +58,7 @@ _TABLE_SECONDS = 1.0
 _LISTEN_SECONDS = 0.5
 _AGAIN_SECONDS = 20.0
 _ATTEMPTS = 8
+_LACKING_SECONDS = 3.0
 _EVER = 1e12
 _CALL_SECONDS = 20.0
 _HEARD_SECONDS = 60.0
@@ -93,6 +94,7 @@ class _Watched(Struct):
     read_at: float = 0.0
     shown: set[str] = msgspec.field(default_factory=set)
     ordered: dict[ParticipantKey, tuple[int, float]] = msgspec.field(default_factory=dict)
+    lacking: dict[ParticipantKey, float] = msgspec.field(default_factory=dict)
     tasks: list[Any] = msgspec.field(default_factory=list)
 
 
@@ -223,6 +225,10 @@ class Bridge:
         if stored is None:
             return
         wanted = target(move, key, stored.group)
+        if live is not None and live.home == "lambda" and live.home_epoch <= stored.home_epoch:
+            live = None  # an older copy, or a stand-in of a worker whose claim was not answered
+        if live is not None or stored.home == "lambda":
+            watched.lacking.pop(key, None)
         if stored.home == "lambda":
             if live is not None and live.home == "ec2":
                 await self._forget_stale(key, stored, live)
@@ -231,8 +237,9 @@ class Bridge:
             elif move.percent == 0:
                 await self._close_strays(move, key, watched, stored)
         elif live is None:
-            if wanted == "lambda":
-                await self._give_back(key, watched, stored)
+            if time.monotonic() - watched.lacking.setdefault(key, time.monotonic()) > _LACKING_SECONDS:
+                watched.lacking.pop(key, None)
+                await self._settle(key, watched, stored, wanted)
         elif live.home == "lambda":
             await self._complete(move, key, watched, stored, live)
         elif wanted == "lambda":
@@ -286,7 +293,8 @@ class Bridge:
                 return []
             outbox, told = Outbox(), []
             for session in fresh.sessions:
-                if session.presence == "connected" and not session.connection.startswith(OTHER):
+                is_ours = session.presence == "connected" and not session.connection.startswith(OTHER)
+                if is_ours and not migration.was_told(session, watched.policy):
                     event = events.ReconnectOrdered(
                         received_at=at, connection=session.connection, after_ms=slot, reason="moved", url=url
                     )
@@ -315,14 +323,12 @@ class Bridge:
             stored = app.store.load(key)
             group = "" if stored is None else stored.group
             belongs = move is not None and target(move, key, group) == "ec2"
-            if stored is not None and stored.home == "ec2":
-                return stored if belongs else None
             if not belongs:
                 return None
             watched = self._exams.get(key.exam)
             policy = Policy() if watched is None else watched.policy
             record = stored or new_participant(key, "lambda")
-            after = handed_over(record, "ec2", time.time(), policy)
+            after = migration.granted(record, time.time(), policy)
             if app.store.save(stored, after, ()):
                 return after
         return None
@@ -380,11 +386,26 @@ class Bridge:
                 message = b"s" + connection.encode() + b"\n" + messages.encode(messages.Reconnect(data))
             await self._broker.to_worker(worker, key.exam, message)
 
-    async def _give_back(self, key: ParticipantKey, watched: _Watched, stored: Participant) -> None:
-        """The cluster was given a participant and never kept it."""
+    async def _settle(self, key: ParticipantKey, watched: _Watched, stored: Participant, wanted: str) -> None:
+        """The cluster was given a participant and has not kept it: the answer was lost, or the worker. Bring it there, or back.
+
+        We own it first, so that whoever was given it can't save any more.
+        """
+        claimed = await self._broker.claim(key, self.name)
+        if claimed.record is not None and claimed.record.home == "ec2":
+            return
+        if wanted == "ec2":
+            record = await self._decides.run(lambda app: self._claimed(app, key))
+            if record is not None:
+                saves = {key.exam: [Save(record, claimed.epoch, encode_value(view(record)))]}
+                await self._broker.save(self.name, saves)
+                watched.table[key] = record
+            return
         after = handed_over(stored, "lambda", time.time(), watched.policy)
         if await self._writes.run(lambda app: app.store.save(stored, after, ())):
             watched.table[key] = after
+        else:
+            watched.read_at = 0.0
 
     async def _write_back(self, key: ExamKey, watched: _Watched, live: dict[ParticipantKey, Participant]) -> None:
         """The cluster's changed records to the table, their views to the serverless side's proctors."""

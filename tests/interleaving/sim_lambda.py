@@ -25,6 +25,7 @@ from core.identity import Principal
 from core.incidents import SilenceCounts
 from core.journal import Entry
 from core.participant import ExamKey, Participant, ParticipantKey
+from core.revocation import Revocation
 from core.routing import Source
 
 
@@ -153,6 +154,9 @@ class Watchers:
     def principal(self, connection: str) -> Principal | None:
         self.world.io()
         return self.principals.get(connection)
+
+    def revocations(self, school: str, role: str) -> dict[Revocation, float]:
+        return {}
 
     def forget(self, connection: str) -> None:
         self.world.io()
@@ -327,5 +331,6 @@ class Environment:
         gateway.environments += 1
         self.process = Process(f"env{gateway.environments}")
         table, world = gateway.table, gateway.world
-        self.shell = Shell(table, gateway.watchers, gateway, gateway, world.clock)
+        move = getattr(gateway, "move", lambda: None)
+        self.shell = Shell(table, gateway.watchers, gateway, gateway, world.clock, move=move)
         self.sweep = Sweep(self.shell, table, gateway.watchers, gateway, world.clock)
