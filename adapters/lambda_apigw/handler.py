@@ -31,6 +31,7 @@ from adapters.lambda_apigw.usage import UsageLog
 from core.errors import CloseCode
 from core.events import ConnectionLost
 from core.identity import SUBPROTOCOL, Principal, verify
+from core.revocation import Revocation
 from core.routing import Source
 
 Event = dict[str, Any]
@@ -108,7 +109,8 @@ class Application:
     def end_flood(self, source: Source) -> None:
         """Refuse the bearer for a while, then hang up. Frames that were on their way meanwhile do it again, which is harmless."""
         logger.warning("a flood was ended", connection=source.connection, subject=source.principal.subject)
-        self.subscriptions.revoke(source.principal, REVOKED_SECONDS)
+        bearer = source.principal
+        self.subscriptions.revoke(Revocation(bearer.school, bearer.role, subject=bearer.subject), REVOKED_SECONDS)
         self.subscriptions.forget(source.connection)
         self.connections.close(source.connection, CloseCode.RATE, "too many frames; come back in a minute")
 

@@ -6,19 +6,20 @@ DynamoDB store and over the fakes that the shell's own tests use.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from core.events import CommandIssued, ParticipantEvent
 from core.exam import Exam
-from core.identity import Principal
+from core.identity import Principal, Role
 from core.incidents import SilenceCounts
 from core.journal import Entry
 from core.messages import View
 from core.participant import ExamKey, Participant, ParticipantKey
 from core.ports import Channels, Connections, ParticipantStore
+from core.revocation import Revocation
 
 __all__ = [
     "TOKEN_GRACE_SECONDS",
@@ -137,6 +138,9 @@ class Subscriptions(Channels, Protocol):
 
     def principal(self, connection: str) -> Principal | None:
         """Who is on a connection. A consistent read; None if it is not known (any more)."""
+
+    def revocations(self, school: str, role: Role) -> Mapping[Revocation, float]:
+        """Tokens that count no more, with the moment until which each revocation holds."""
 
     def forget(self, connection: str) -> None:
         """Forget a connection and all that it watches. One that is not known is no error."""

@@ -3,7 +3,7 @@
     pk                  sk              what
     c#CONNECTION        c               a connection: `p` who is on it, `t` since when, `w` the exams it watches, `f` faulty frames
     w#SCHOOL#QUIZ       CONNECTION      a subscription: `g` the groups, `x` until when the token holds
-    r#SCHOOL#ROLE       SUBJECT         a bearer who is refused until `x`
+    r#SCHOOL#ROLE       QUIZ#SUBJECT    tokens refused until `x`: of a bearer or (no SUBJECT) all, in an exam or (no QUIZ) in all
 
 A join must lose nothing: the subscription is written before the snapshot is read, and whoever publishes reads the subscriptions
 after the save, consistently. A global index could not promise that.
@@ -19,8 +19,9 @@ import msgspec
 from adapters.lambda_apigw.aws_http import AwsError, DynamoDb
 from adapters.lambda_apigw.ports import TOKEN_GRACE_SECONDS
 from adapters.lambda_apigw.store import escaped
-from core.identity import Principal
+from core.identity import Principal, Role
 from core.participant import ExamKey
+from core.revocation import Revocation, is_refused
 
 _KEPT_SECONDS = 3 * 3_600.0
 """API Gateway ends every connection after two hours, and does not always say so."""
@@ -111,16 +112,34 @@ class DynamoSubscriptions:
 
     # --- who is refused ---
 
-    def revoke(self, principal: Principal, seconds: float) -> None:
-        """Refuse new connections of this bearer for so long."""
+    def revoke(self, revocation: Revocation, seconds: float) -> None:
+        """Refuse these tokens for so long: at the next connect, and the sockets that are open at the next sweep."""
         until = self._clock() + seconds
-        item = {**_revoked_key(principal), "x": {"N": repr(until)}, "ttl": {"N": str(int(until) + 1)}}
+        item = {
+            "pk": {"S": _revoked(revocation.school, revocation.role)},
+            "sk": {"S": f"{escaped(revocation.quiz_id)}#{escaped(revocation.subject)}"},
+            "x": {"N": repr(until)},
+            "ttl": {"N": str(int(until) + 1)},
+        }
         self._db.write("PutItem", {"TableName": self._table, "Item": item})
+
+    def revocations(self, school: str, role: Role) -> dict[Revocation, float]:
+        """Those in force, with the moment until which each is. A consistent read of the few there are."""
+        items = self._db.query(
+            self._table,
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": _revoked(school, role)}},
+        )
+        found: dict[Revocation, float] = {}
+        for item in items:
+            if not self._is_expired(item):
+                quiz_id, subject = item["sk"]["S"].split("#")
+                found[Revocation(school, role, plain(quiz_id), plain(subject))] = float(item["x"]["N"])
+        return found
 
     def is_revoked(self, principal: Principal) -> bool:
         """Whether this bearer is refused now."""
-        item = self._db.get(self._table, _revoked_key(principal))
-        return item is not None and not self._is_expired(item)
+        return is_refused(principal, self.revocations(principal.school, principal.role), self._clock())
 
     # --- inside ---
 
@@ -173,5 +192,10 @@ def _connection_key(connection: str) -> _Item:
     return {"pk": {"S": f"c#{connection}"}, "sk": {"S": "c"}}
 
 
-def _revoked_key(principal: Principal) -> _Item:
-    return {"pk": {"S": f"r#{escaped(principal.school)}#{principal.role}"}, "sk": {"S": principal.subject}}
+def _revoked(school: str, role: Role) -> str:
+    return f"r#{escaped(school)}#{role}"
+
+
+def plain(value: str) -> str:
+    """An id from a part of a key."""
+    return value.replace("%23", "#").replace("%25", "%")

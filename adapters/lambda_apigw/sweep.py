@@ -23,8 +23,10 @@ from core.decide import decide
 from core.errors import CloseCode
 from core.events import CommandIssued, DeadlineReached, SweepCounted
 from core.exam import Exam
+from core.identity import Principal
 from core.incidents import SilenceCounts
-from core.participant import RUNNING, ExamKey, Participant, ParticipantKey
+from core.participant import LIVE, RUNNING, ExamKey, Participant, ParticipantKey
+from core.revocation import covers
 
 _PUBLISH_AFTER = 100
 _STANDS_NEW_SECONDS = 150.0
@@ -63,6 +65,8 @@ class Sweep:
             if not ticket.extra:
                 self._plan_extra(ticket, exam, rows)
             self._decide_rows(exam, rows)
+        if not ticket.extra:
+            self._end_revoked(ticket, rows)
         if ticket.shard == _DECIDES:
             self._hang_up(ticket.exam)
         return True
@@ -140,6 +144,24 @@ class Sweep:
             return 0
         self._shell.apply(key, event, outbox, known=None if is_old else record, must_exist=True)
         return 1
+
+    def _end_revoked(self, ticket: SweepTicket, rows: Iterable[Row]) -> None:
+        """Hang up on pages, and on proctors, whose tokens were revoked meanwhile; `$connect` keeps them out."""
+        exam, now, reason = ticket.exam, self._clock(), "the token was revoked"
+        students = self._subscriptions.revocations(exam.school, "student")
+        for record in (row.record for row in rows if students and row.record is not None):
+            bearer = Principal("student", exam.school, record.student_id, (exam.quiz_id,), now)
+            if covers(students, bearer, exam.quiz_id, now):
+                for session in record.sessions:
+                    if session.presence in LIVE:
+                        self._connections.close(session.connection, CloseCode.TOKEN, reason)
+        if ticket.shard != _DECIDES or not (proctors := self._subscriptions.revocations(exam.school, "proctor")):
+            return
+        for connection, _ in list(self._subscriptions.subscriptions(exam)):
+            watcher = self._subscriptions.principal(connection)
+            if watcher is not None and covers(proctors, watcher, exam.quiz_id, now):
+                self._connections.close(connection, CloseCode.TOKEN, reason)
+                self._subscriptions.forget(connection)
 
     def _hang_up(self, exam: ExamKey) -> None:
         """Proctors whose token expired and who did not bring a new one."""

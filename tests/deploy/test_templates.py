@@ -272,7 +272,7 @@ def test_who_may_do_what():
     keys = {"secretsmanager:GetSecretValue"}
     assert allowed == {
         "Authorizer": keys,
-        "Connect": {"dynamodb:GetItem", "dynamodb:UpdateItem"},
+        "Connect": {"dynamodb:Query", "dynamodb:UpdateItem"},
         "Disconnect": {"decide"},
         "Message": {"decide"} | keys,
         "Sweep": {"decide"} | receive,

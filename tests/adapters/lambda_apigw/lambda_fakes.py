@@ -19,6 +19,7 @@ from core.identity import Principal
 from core.incidents import SilenceCounts
 from core.journal import Entry
 from core.participant import ExamKey, Participant, ParticipantKey
+from core.revocation import Revocation
 from core.routing import Source
 
 T0 = 1_700_000_000.0
@@ -126,6 +127,7 @@ class FakeSubscriptions:
     clock: FakeClock
     rows: dict[ExamKey, dict[str, tuple[tuple[str, ...], float | None]]] = field(default_factory=dict)
     known: dict[str, Principal] = field(default_factory=dict)
+    revoked: dict[Revocation, float] = field(default_factory=dict)
     faults: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def subscribe(self, exam: ExamKey, connection: str, groups: Sequence[str], expires_at: float | None = None) -> None:
@@ -148,6 +150,9 @@ class FakeSubscriptions:
 
     def principal(self, connection: str) -> Principal | None:
         return self.known.get(connection)
+
+    def revocations(self, school: str, role: str) -> dict[Revocation, float]:
+        return {each: until for each, until in self.revoked.items() if (each.school, each.role) == (school, role)}
 
     def forget(self, connection: str) -> None:
         self.known.pop(connection, None)

@@ -13,8 +13,9 @@ from lambda_fakes import T0, World
 from adapters.lambda_apigw.store import DynamoStore
 from adapters.lambda_apigw.subscriptions import DynamoSubscriptions
 from core import messages
-from core.identity import Principal
+from core.identity import Principal, Role
 from core.participant import ExamKey, ParticipantKey, new_participant
+from core.revocation import Revocation
 from core.routing import Source
 
 
@@ -107,7 +108,7 @@ def test_two_schools_with_the_same_ids_share_nothing(wire: Tables) -> None:
     subscriptions = DynamoSubscriptions(wire.dynamodb, wire.state, time.time)
     subscriptions.subscribe(ExamKey("north", "quiz"), "c-north", ())
     assert list(subscriptions.subscriptions(ExamKey("south", "quiz"))) == []
-    subscriptions.revoke(Principal("student", "north", "ann", ("quiz",), 0.0, attempt_id="a"), 60)
+    subscriptions.revoke(Revocation("north", "student", subject="ann"), 60)
     assert not subscriptions.is_revoked(Principal("student", "south", "ann", ("quiz",), 0.0, attempt_id="a"))
 
 
@@ -128,3 +129,22 @@ def test_what_is_too_big_is_refused_before_it_is_parsed(world: World, monkeypatc
     payload = json.dumps({"action": "lmsQuizMonitoringStudent", "data": {"filler": "x" * 9_000}})
     world.shell.received(payload, world.student("ann"), T0)
     assert [error["code"] for error in world.frames("c-ann", "error")] == ["too_big"]
+
+
+def test_a_revocation_is_of_a_bearer_or_of_an_exam_and_no_more(wire: Tables) -> None:
+    subscriptions = DynamoSubscriptions(wire.dynamodb, wire.state, time.time)
+
+    def refused(role: Role, subject: str, *quiz_ids: str) -> bool:
+        return subscriptions.is_revoked(Principal(role, "east", subject, quiz_ids, 0.0, attempt_id="a"))
+
+    subscriptions.revoke(Revocation("east", "student", "maths", "a#nn"), 60)
+    subscriptions.revoke(Revocation("east", "student", "physics"), 60)
+    subscriptions.revoke(Revocation("east", "proctor", "maths", "pat"), 60)
+    subscriptions.revoke(Revocation("east", "proctor", subject="gone"), -1)
+    assert refused("student", "a#nn", "maths")
+    assert not refused("student", "a#nn", "art")
+    assert not refused("student", "bob", "maths")
+    assert refused("student", "bob", "physics")
+    assert refused("proctor", "pat", "maths")
+    assert not refused("proctor", "pat", "maths", "art")
+    assert not refused("proctor", "gone", "maths")

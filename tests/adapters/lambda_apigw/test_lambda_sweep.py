@@ -9,9 +9,11 @@ from lambda_fakes import T0, World
 from adapters.lambda_apigw.ports import SweepTicket
 from adapters.lambda_apigw.shell import Outbox
 from adapters.lambda_apigw.sweep import Sweep, extra_sweeps
+from core.errors import CloseCode
 from core.events import ConnectionLost, ExamClosed, HeartbeatReceived
 from core.messages import Heartbeat
 from core.participant import new_participant
+from core.revocation import Revocation
 
 
 @pytest.fixture
@@ -219,3 +221,24 @@ def test_what_a_sweep_finds_does_not_wait_in_the_queue_of_views() -> None:
     shown = [u["participants"][0]["label"] for u in world.frames("c-proctor", "lmsQuizMonitoringUpdate")]
     assert shown == ["reconnecting", "offline"]
     assert len(world.queue.views) == 1
+
+
+def test_who_is_revoked_is_hung_up_on_at_the_next_sweep_and_nobody_else(world: World) -> None:
+    world.watch()
+    world.watch(world.proctor("c-other"))
+    for student in ("ann", "bob"):
+        world.report(student, seq=1, next_ms=60_000)
+    world.subscriptions.remember("c-proctor", T0, world.proctor().principal)
+    world.subscriptions.revoked[Revocation(world.school, "student", subject="ann")] = T0 + 3_600
+    world.subscriptions.revoked[Revocation(world.school, "student", "another exam", "bob")] = T0 + 3_600
+    world.subscriptions.revoked[Revocation(world.school, "proctor", world.quiz, "pat")] = T0 + 3_600
+    world.sweep_until(10)
+    assert world.connections.closed == [("c-ann", CloseCode.TOKEN), ("c-proctor", CloseCode.TOKEN)]
+    assert [connection for connection, _ in world.subscriptions.subscriptions(world.exam)] == ["c-other"]
+
+
+def test_a_revocation_ends(world: World) -> None:
+    world.report("ann", seq=1, next_ms=60_000)
+    world.subscriptions.revoked[Revocation(world.school, "student", world.quiz)] = T0 + 5
+    world.sweep_until(10)
+    assert world.connections.closed == []
