@@ -5,7 +5,7 @@
 -- ARGV[4] number of participants, then for each: student_id, "<worker> <epoch>", record
 -- then the number of deadlines, and for each: its time, member ('' for the time: there is none any more)
 -- then the number of inboxes, and for each: its key, member, number of the last event decided
--- Returns the numbers (from 1) of the participants that others own; if there are any, nothing is saved.
+-- Returns the numbers (from 1) of the participants that others own; if there are any, nothing is saved or shown.
 --
 -- Many participants are few commands, because each costs more than what it does: at most 500 of them, for Lua's stack.
 -- A participant without an owner is accepted: Redis came back empty, and its owner writes it back. So is one of an older
@@ -36,6 +36,10 @@ for i, owner in ipairs(redis.call('HMGET', KEYS[2], unpack(students))) do
   end
 end
 if #refused > 0 then
+  if ARGV[2] ~= '' then
+    -- its number is used up: without it, every subscriber would take it for lost and read the whole exam again
+    redis.call('PUBLISH', ARGV[1], string.match(ARGV[2], '^[^\n]*') .. '\n')
+  end
   return refused
 end
 if #unowned > 0 then
