@@ -115,8 +115,14 @@ def handed_over(record: Participant, to: Home, now: float, policy: Policy, after
     return replace(record, home=to, home_epoch=record.home_epoch + 1, version=version, sessions=sessions)
 
 
-def granted(record: Participant, now: float, policy: Policy) -> Participant:
-    """The record as the cluster gets it when it asks. Asked again it is a new grant, so that a give-back meanwhile conflicts."""
+def granted(stored: Participant, live: Participant | None, now: float, policy: Policy) -> Participant:
+    """The record as the cluster gets it when it asks. Asked again it is a new grant, so that a give-back meanwhile conflicts.
+
+    `live` is what the cluster has: given up there and not yet written down here, it is the one to go on from.
+    """
+    record = stored
+    if live is not None and live.home_epoch > stored.home_epoch:
+        record = replace(live, version=max(live.version, stored.version))
     if record.home == "lambda":
         return handed_over(record, "ec2", now, policy)
     return replace(record, home_epoch=record.home_epoch + 1, version=max(record.version + 1, int(now * 1000)))

@@ -233,7 +233,7 @@ class Bridge:
             if live is not None and live.home == "ec2":
                 await self._forget_stale(key, stored, live)
             elif wanted == "ec2":
-                await self._send_over(move, key, watched, stored)
+                await self._send_over(move, key, watched, stored, live)
             elif move.percent == 0:
                 await self._close_strays(move, key, watched, stored)
         elif live is None:
@@ -270,11 +270,13 @@ class Bridge:
 
     # --- from serverless to the cluster ---
 
-    async def _send_over(self, move: Move, key: ParticipantKey, watched: _Watched, stored: Participant) -> None:
+    async def _send_over(
+        self, move: Move, key: ParticipantKey, watched: _Watched, stored: Participant, live: Participant | None
+    ) -> None:
         """Tell the pages to go; who has none is moved without being asked."""
         there = [s for s in stored.sessions if s.presence in LIVE]
         if not there:
-            record = await self._decides.run(lambda app: self._claimed(app, key))
+            record = await self._decides.run(lambda app: self._claimed(app, key, live))
             if record is not None:
                 await self._put(key, record)
                 watched.table[key] = record
@@ -316,8 +318,8 @@ class Bridge:
         for connection in connections:
             await self._decides.run(lambda app, c=connection: app.connections.close(c, CloseCode.MOVED, "moved"))  # type: ignore[misc]
 
-    def _claimed(self, app: Application, key: ParticipantKey) -> Participant | None:
-        """Make the cluster the participant's home, if it belongs there."""
+    def _claimed(self, app: Application, key: ParticipantKey, live: Participant | None) -> Participant | None:
+        """Make the cluster the participant's home, if it belongs there. `live`: what Redis has, whose owner can't save any more."""
         move = self._move
         for _ in range(_ATTEMPTS):
             stored = app.store.load(key)
@@ -328,7 +330,7 @@ class Bridge:
             watched = self._exams.get(key.exam)
             policy = Policy() if watched is None else watched.policy
             record = stored or new_participant(key, "lambda")
-            after = migration.granted(record, time.time(), policy)
+            after = migration.granted(record, live, time.time(), policy)
             if app.store.save(stored, after, ()):
                 return after
         return None
@@ -395,7 +397,7 @@ class Bridge:
         if claimed.record is not None and claimed.record.home == "ec2":
             return
         if wanted == "ec2":
-            record = await self._decides.run(lambda app: self._claimed(app, key))
+            record = await self._decides.run(lambda app: self._claimed(app, key, claimed.record))
             if record is not None:
                 saves = {key.exam: [Save(record, claimed.epoch, encode_value(view(record)))]}
                 await self._broker.save(self.name, saves)
@@ -569,7 +571,9 @@ class Bridge:
             await asyncio.sleep(0.02)
 
     async def _answer(self, claim: HomeClaim) -> None:
-        record = await self._decides.run(lambda app: self._claimed(app, claim.key))
+        stored = await cast(Any, self._redis.hget(exam_keys(claim.key.exam).records, claim.key.student_id))
+        live = None if stored is None else participant_record.decode(stored)
+        record = await self._decides.run(lambda app: self._claimed(app, claim.key, live))
         self._claims += record is not None
         self._refused += record is None
         watched = self._exams.get(claim.key.exam)
@@ -594,7 +598,7 @@ class Bridge:
         for participant, items in waiting.items():
             record = await self._writes.run(lambda app, p=participant: app.store.load(p))  # type: ignore[misc]
             if record is not None and record.home == "ec2":
-                await self._broker.append(participant, [item.event for item in items])
+                await self._broker.append(participant, [migration.for_other(item.event) for item in items])
                 taken = [item.id for item in items]
                 await self._writes.run(lambda app, p=participant, t=taken: app.store.drop_from_inbox(p, t))  # type: ignore[misc]
 

@@ -33,7 +33,7 @@ from core.decide import decide, decide_exam
 from core.errors import CloseCode, LocalError, Malformed, RemoteError, TokenRejected
 from core.exam import Exam, new_exam
 from core.identity import Principal
-from core.migration import OTHER, Move, for_other, speaks_protocol
+from core.migration import OTHER, Move, speaks_protocol
 from core.participant import ExamKey, Home, Participant, ParticipantKey, new_participant
 from core.policy import MAX_ERRORS_IN_A_ROW, MAX_MESSAGE_BYTES, Policy
 from core.routing import Source
@@ -399,7 +399,7 @@ class Shell:
 
     def _forward(self, effect: effects.Forward) -> None:
         """To the participant's home on the other side of a move; the page, if it can, is told to go there itself."""
-        self._store.put_in_inbox(effect.key, for_other(effect.event))
+        self._store.put_in_inbox(effect.key, effect.event)
         event = effect.event
         if isinstance(event, events.StatusReported) and speaks_protocol(event):
             move = self._move()

@@ -105,7 +105,7 @@ class Bridge:
         self.both, self.world = both, both.world
         self.restarts = -1
         self._begin()
-        self._tick()
+        self.world.after(_ROUND_SECONDS, self._tick)
 
     def _begin(self) -> None:
         self.restarts += 1
@@ -146,12 +146,14 @@ class Bridge:
             pass
 
     def _claimed(self, key: ParticipantKey) -> Participant | None:
+        self.world.io()
+        live = self.both.cluster.redis.records.get(key)
         table = self.both.table
         for _ in range(8):
             stored, belongs = table.load(key), target(self.both.move, key) == "ec2"
             if not belongs:
                 return None
-            after = migration.granted(stored or new_participant(key, "lambda"), self.world.now, Policy())
+            after = migration.granted(stored or new_participant(key, "lambda"), live, self.world.now, Policy())
             if table.save(stored, after, ()):
                 self.both.claims += 1
                 return after
@@ -183,7 +185,12 @@ class Bridge:
         self.world.io()
         inbox = redis.inboxes[key]
         for item in items:
-            inbox.append(Waiting(max(int(self.world.now * 1e6), inbox[-1].number + 1 if inbox else 0), item.event))
+            inbox.append(
+                Waiting(
+                    max(int(self.world.now * 1e6), inbox[-1].number + 1 if inbox else 0),
+                    migration.for_other(item.event),
+                )
+            )
         table.drop_from_inbox(key, [item.id for item in items])
 
     def _see_to(self, key: ParticipantKey, stored: Participant, live: Participant | None) -> None:
