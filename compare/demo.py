@@ -362,6 +362,7 @@ async def _web(cluster: LocalCluster, school_key: str, port: int) -> AsyncIterat
             "PROCTORWIRE_TOKEN_SECRET": cluster.token_secret,
             "PROCTORWIRE_SCHOOL_KEYS": f"{SCHOOL}:{school_key}",
             "PROCTORWIRE_REDIS_URL": cluster.redis_url,
+            "PROCTORWIRE_JOURNAL": cluster.journal_place,
             "PROCTORWIRE_SOCKET_URL": cluster.urls[0],
         },
         stdin=asyncio.subprocess.DEVNULL,

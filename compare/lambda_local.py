@@ -96,7 +96,7 @@ async def serve(options: LocalOptions, tell: Callable[[Served], None]) -> None:
 def _http(settings: config.Settings, port: int) -> Iterator[str]:
     """The HTTP API in a thread; its address. One request at a time, as in an execution environment. Raises OSError."""
     app = Application(settings, "http")
-    wsgi = create_app(DynamoPorts(app.store, app.shell, time.time, settings.policy), web_settings(settings))
+    wsgi = create_app(DynamoPorts(app), web_settings(settings))
 
     def request(environ: object, start_response: object) -> object:
         app.session.begin(_INVOCATION_SECONDS)

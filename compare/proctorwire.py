@@ -140,6 +140,11 @@ def token(
 @click.option(
     "--socket-url", metavar="URL", help="Where pages and dashboards connect.  [default: ws://127.0.0.1:8080/ws]"
 )
+@click.option(
+    "--journal",
+    metavar="PLACE",
+    help="Where the cluster's journal is carried to, the same as for `serve`: timelines and the conversation come from there.",
+)
 @click.option("--endpoints", metavar="LIST", help="Further hosts that clients may be sent to, comma-separated.")
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), help="[default: INFO]")
 @click.option("--json", "as_json", is_flag=True, help="Announce readiness as one line of JSON.")

@@ -12,7 +12,7 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import parse_qsl
@@ -23,7 +23,7 @@ from msgspec import DecodeError, Struct
 from adapters.ec2_cluster.keys import JOURNAL_ASIDE, JOURNAL_BEHIND, all_partitions
 from adapters.ec2_cluster.metrics import FigureFile, Figures
 from core import journal
-from core.journal import Entry
+from core.journal import Entry, Position, is_conversation
 from core.participant import ExamKey
 
 if TYPE_CHECKING:
@@ -48,6 +48,17 @@ class Ledger(Protocol):
 
     def of_exam(self, exam: ExamKey) -> list[Entry]:
         """All entries of an exam, oldest first."""
+
+    def timeline(
+        self, exam: ExamKey, student_id: str | None, after: Position | None, *, newest_first: bool
+    ) -> Iterator[Entry]:
+        """Entries behind a position: of one student by version and number, or (None) of all, by student in the order of `place`."""
+
+    def conversation(self, exam: ExamKey, after: Position | None, *, newest_first: bool) -> Iterator[Entry]:
+        """The lines of the exam's conversation behind a position, in the order of time."""
+
+    def place(self, position: Position) -> tuple[str, int, int]:
+        """Where a position stands in the order of `timeline`."""
 
 
 def _nothing() -> None:
@@ -91,13 +102,23 @@ class SqliteLedger:
             "CREATE TABLE IF NOT EXISTS journal (school TEXT, quiz_id TEXT, student_id TEXT, version INTEGER, n INTEGER,"
             " entry BLOB, PRIMARY KEY (school, quiz_id, student_id, version, n)) WITHOUT ROWID"
         )
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS conversation (school TEXT, quiz_id TEXT, at REAL, student_id TEXT, version INTEGER,"
+            " n INTEGER, entry BLOB, PRIMARY KEY (school, quiz_id, at, student_id, version, n)) WITHOUT ROWID"
+        )
 
     def write(self, entries: Sequence[Entry]) -> None:
         """See `Ledger`."""
         rows = [(e.school, e.quiz_id, e.student_id, e.version, e.n, journal.encode(e)) for e in entries]
+        said = [
+            (e.school, e.quiz_id, e.at, e.student_id, e.version, e.n, journal.encode(e))
+            for e in entries
+            if is_conversation(e)
+        ]
         self._database.execute("BEGIN IMMEDIATE")
         try:
             self._database.executemany("INSERT OR IGNORE INTO journal VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._database.executemany("INSERT OR IGNORE INTO conversation VALUES (?, ?, ?, ?, ?, ?, ?)", said)
         except BaseException:
             self._database.execute("ROLLBACK")
             raise
@@ -109,6 +130,44 @@ class SqliteLedger:
             "SELECT entry FROM journal WHERE school = ? AND quiz_id = ? ORDER BY version, student_id, n", exam
         )
         return [journal.decode(row[0]) for row in rows]
+
+    def timeline(
+        self, exam: ExamKey, student_id: str | None, after: Position | None, *, newest_first: bool
+    ) -> Iterator[Entry]:
+        """See `Ledger`."""
+        of_whom, given = ("", ()) if student_id is None else (" AND student_id = ?", (student_id,))
+        behind = () if after is None else (after.student_id, after.version, after.n)
+        return self._in_order("journal", of_whom, given, ("student_id", "version", "n"), behind, exam, newest_first)
+
+    def conversation(self, exam: ExamKey, after: Position | None, *, newest_first: bool) -> Iterator[Entry]:
+        """See `Ledger`."""
+        behind = () if after is None else (after.at, after.student_id, after.version, after.n)
+        return self._in_order("conversation", "", (), ("at", "student_id", "version", "n"), behind, exam, newest_first)
+
+    def place(self, position: Position) -> tuple[str, int, int]:
+        """See `Ledger`."""
+        return position.student_id, position.version, position.n
+
+    def _in_order(
+        self,
+        table: str,
+        of_whom: str,
+        given: tuple[str, ...],
+        columns: tuple[str, ...],
+        behind: tuple[str | int | float, ...],
+        exam: ExamKey,
+        newest_first: bool,
+    ) -> Iterator[Entry]:
+        condition = ""
+        if behind:
+            condition = f" AND ({', '.join(columns)}) {'<' if newest_first else '>'} ({', '.join('?' * len(behind))})"
+        order = ", ".join(f"{column} DESC" if newest_first else column for column in columns)
+        rows = self._database.execute(
+            f"SELECT entry FROM {table} WHERE school = ? AND quiz_id = ?{of_whom}{condition} ORDER BY {order}",  # noqa: S608  ours
+            (*exam, *given, *behind),
+        )
+        for row in rows:
+            yield journal.decode(row[0])
 
     def close(self) -> None:
         """Close the file."""

@@ -1,8 +1,8 @@
-"""The journal in DynamoDB: a ledger that outlives every instance. Only the journal process imports this, and boto3 with it.
+"""The journal in DynamoDB: a ledger that outlives every instance. The journal process and the web app import this, and boto3 with it.
 
 The table and its items are those of the serverless side, so that an exam which moves has one journal: pk `s#SCHOOL#QUIZ#0`, sk
-`STUDENT#VERSION#N`, and the entry in a list of one. (There one save is one item; here an entry may come in another batch each time
-it is carried, and must still be the same item.) Items expire: `ttl`.
+`STUDENT#VERSION#N`, and the entry in a list of one; a line of the conversation once more, under pk `m#SCHOOL#QUIZ`. (There one save
+is one item; here an entry may come in another batch each time it is carried, and must still be the same item.) Items expire: `ttl`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from adapters.ec2_cluster.journal import LedgerPlace, LedgerUnavailableError
-from core.journal import Entry
+from core.journal import Entry, Position, is_conversation, position_of
 from core.participant import ExamKey
 
 _BATCH = 25  # BatchWriteItem takes no more
 _ATTEMPTS = 6
 _FIRST_PAUSE_SECONDS = 0.1
 _DAY_SECONDS = 86_400
+_FIRST, _LAST = " ", "\U0010ffff"
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(list[Entry]).decode
 _Item = dict[str, Any]
@@ -48,8 +49,19 @@ class DynamoLedger:
         expires = {"N": str(int(time.time() + self._keep_seconds))}
         items: dict[tuple[str, str], _Item] = {}
         for entry in entries:
-            pk, sk = _partition(ExamKey(entry.school, entry.quiz_id)), _sort_key(entry)
+            pk, sk = _partition(ExamKey(entry.school, entry.quiz_id)), _sort_key(position_of(entry))
             items[pk, sk] = {"pk": {"S": pk}, "sk": {"S": sk}, "e": {"S": _encode([entry]).decode()}, "ttl": expires}
+            if is_conversation(entry):
+                pk, sk = (
+                    _conversation_partition(ExamKey(entry.school, entry.quiz_id)),
+                    _conversation_key(position_of(entry)),
+                )
+                items[pk, sk] = {
+                    "pk": {"S": pk},
+                    "sk": {"S": sk},
+                    "e": {"S": _encode([entry]).decode()},
+                    "ttl": expires,
+                }
         wanted = list(items.values())
         for start in range(0, len(wanted), _BATCH):
             self._put(wanted[start : start + _BATCH])
@@ -68,6 +80,42 @@ class DynamoLedger:
                 for item in page["Items"]:
                     found += _decode(item["e"]["S"])
         return sorted(found, key=lambda entry: (entry.version, entry.student_id, entry.n))
+
+    def timeline(
+        self, exam: ExamKey, student_id: str | None, after: Position | None, *, newest_first: bool
+    ) -> Iterator[Entry]:
+        """See `Ledger`."""
+        low, high = (_FIRST, _LAST) if student_id is None else (f"{_escaped(student_id)}#", f"{_escaped(student_id)}$")
+        return self._behind(
+            _partition(exam), low, high, after, None if after is None else _sort_key(after), newest_first
+        )
+
+    def conversation(self, exam: ExamKey, after: Position | None, *, newest_first: bool) -> Iterator[Entry]:
+        """See `Ledger`."""
+        there = None if after is None else _conversation_key(after)
+        return self._behind(_conversation_partition(exam), _FIRST, _LAST, after, there, newest_first)
+
+    def place(self, position: Position) -> tuple[str, int, int]:
+        """See `Ledger`."""
+        return f"{_escaped(position.student_id)}#", position.version, position.n
+
+    def _behind(
+        self, pk: str, low: str, high: str, after: Position | None, there: str | None, newest_first: bool
+    ) -> Iterator[Entry]:
+        """The entries of a partition between two keys, and behind a position that has the key `there`."""
+        if there is not None:
+            low, high = (low, there) if newest_first else (there, high)
+        with _reaching():
+            pages = self._client.get_paginator("query").paginate(
+                TableName=self._table,
+                KeyConditionExpression="pk = :pk AND sk BETWEEN :low AND :high",
+                ExpressionAttributeValues={":pk": {"S": pk}, ":low": {"S": low}, ":high": {"S": high}},
+                ScanIndexForward=not newest_first,
+            )
+            for page in pages:
+                for item in page["Items"]:
+                    entries = _decode(item["e"]["S"])
+                    yield from (e for e in (reversed(entries) if newest_first else entries) if position_of(e) != after)
 
     def close(self) -> None:
         """Close its connections."""
@@ -92,8 +140,16 @@ def _partition(exam: ExamKey) -> str:
     return f"s#{_escaped(exam.school)}#{_escaped(exam.quiz_id)}#0"
 
 
-def _sort_key(entry: Entry) -> str:
-    return f"{_escaped(entry.student_id)}#{entry.version:016d}#{entry.n:03d}"
+def _sort_key(position: Position) -> str:
+    return f"{_escaped(position.student_id)}#{position.version:016d}#{position.n:03d}"
+
+
+def _conversation_partition(exam: ExamKey) -> str:
+    return f"m#{_escaped(exam.school)}#{_escaped(exam.quiz_id)}"
+
+
+def _conversation_key(position: Position) -> str:
+    return f"{int(position.at * 1000):013d}#{_sort_key(position)}"
 
 
 def _escaped(value: str) -> str:

@@ -7,15 +7,17 @@ workers' and reach them through the same channel. A participant whom a worker ow
 from __future__ import annotations
 
 import contextlib
+import heapq
 import logging
 import os
 import secrets
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TextIO, cast
 
 import msgspec
@@ -25,10 +27,12 @@ from msgspec import Struct
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from adapters.ec2_cluster.access import Revocations
 from adapters.ec2_cluster.broker import save_exam_arguments, script_source
 from adapters.ec2_cluster.clock import ServiceClock
 from adapters.ec2_cluster.config import PREFIX, SettingsError, read_secrets
-from adapters.ec2_cluster.keys import exam_keys
+from adapters.ec2_cluster.journal import Ledger, LedgerUnavailableError, ledger_place, open_ledger
+from adapters.ec2_cluster.keys import REVOKED, exam_keys, partition_keys
 from adapters.ec2_cluster.shell import HERE
 from adapters.web.app import create_app
 from adapters.web.ports import Enrolled, Unavailable
@@ -41,10 +45,11 @@ from adapters.web.settings import (
     read_socket_url,
 )
 from core import exam as exam_record
-from core import participant
+from core import journal, participant
 from core.effects import ScheduleSweep
 from core.exam import Exam
-from core.journal import Entry
+from core.identity import Principal
+from core.journal import Entry, Position, is_conversation, position_of
 from core.messages import encode_value
 from core.participant import ExamKey, Home, Participant
 from core.policy import Policy
@@ -54,6 +59,7 @@ from core.snapshot import view
 log = logging.getLogger(__name__)
 
 _CHUNK = 200
+_STREAM_CHUNK = 1_000
 _TIMEOUT_SECONDS = 2.0
 _CLOCK_SECONDS = 10.0
 
@@ -63,9 +69,13 @@ class RedisPorts:
 
     here: Home = HERE
     policy = Policy()
+    max_answer_bytes: int | None = None
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, journal_place: str = "") -> None:
+        """`journal_place`: where the cluster's journal is carried to; without one, only what waits in Redis is known."""
         self._redis = client
+        self._journal_place = journal_place
+        self._ledgers = threading.local()  # a connection of SQLite belongs to its thread
         self._save_exam = client.register_script(script_source("save_exam.lua"))
         self._enroll = client.register_script(script_source("enroll.lua"))
         self._clock = ServiceClock()
@@ -157,6 +167,101 @@ class RedisPorts:
                 if stored is not None:
                     yield student_id, participant.decode(stored)
 
+    def records(self, exam: ExamKey, student_ids: Sequence[str]) -> dict[str, Participant]:
+        """See `Ports`."""
+        wanted = list(dict.fromkeys(student_ids))
+        if not wanted:
+            return {}
+        with _reaching():
+            stored = cast(Any, self._redis.hmget(exam_keys(exam).records, wanted))
+        return {who: participant.decode(known) for who, known in zip(wanted, stored, strict=True) if known is not None}
+
+    # --- what lasts ---
+
+    def timeline(
+        self, exam: ExamKey, student_id: str | None, after: Position | None, *, newest_first: bool
+    ) -> Iterator[Entry]:
+        """See `Ports`."""
+        with _reaching():
+            waiting = [e for e in self._waiting(exam) if student_id is None or e.student_id == student_id]
+            ledger = self._ledger()
+
+            def place(entry: Entry) -> tuple[str, int, int]:
+                return _place(position_of(entry)) if ledger is None else ledger.place(position_of(entry))
+
+            there = None if after is None else (_place(after) if ledger is None else ledger.place(after))
+            lasting = ledger and ledger.timeline(exam, student_id, after, newest_first=newest_first)
+            yield from _merged(waiting, lasting or (), place, there, newest_first=newest_first)
+
+    def conversation(self, exam: ExamKey, after: Position | None, *, newest_first: bool) -> Iterator[Entry]:
+        """See `Ports`."""
+        with _reaching():
+            waiting = [entry for entry in self._waiting(exam) if is_conversation(entry)]
+            ledger = self._ledger()
+            lasting = ledger and ledger.conversation(exam, after, newest_first=newest_first)
+            there = None if after is None else _moment(after)
+            yield from _merged(
+                waiting, lasting or (), lambda entry: _moment(position_of(entry)), there, newest_first=newest_first
+            )
+
+    def _waiting(self, exam: ExamKey) -> list[Entry]:
+        """The exam's entries that the journal process has not carried yet: read first, so that none is missed on its way."""
+        stream, found, start = partition_keys(exam_keys(exam).tag).journal, [], "-"
+        while True:
+            messages = cast(Any, self._redis.xrange(stream, min=start, count=_STREAM_CHUNK))
+            for _, fields in messages:
+                for line in fields[b"e"].split(b"\n"):
+                    with contextlib.suppress(
+                        msgspec.DecodeError
+                    ):  # a later release's: the journal process puts it aside
+                        entry = journal.decode(line)
+                        if (entry.school, entry.quiz_id) == exam:
+                            found.append(entry)
+            if len(messages) < _STREAM_CHUNK:
+                return found
+            start = f"({messages[-1][0].decode()}"
+
+    def _ledger(self) -> Ledger | None:
+        if not self._journal_place:
+            return None
+        known: Ledger | None = getattr(self._ledgers, "ledger", None)
+        if known is None:
+            known = self._ledgers.ledger = open_ledger(self._journal_place)
+        return known
+
+    # --- who reads ---
+
+    def is_revoked(self, principal: Principal) -> bool:
+        """See `Ports`."""
+        revocations = Revocations()
+        with _reaching():
+            revocations.replace(cast(Any, self._redis.hgetall(REVOKED)))
+        return revocations.refuses(principal, self.now())
+
+
+def _place(position: Position) -> tuple[str, int, int]:
+    return position.student_id, position.version, position.n
+
+
+def _moment(position: Position) -> tuple[float, str, int, int]:
+    return position.at, position.student_id, position.version, position.n
+
+
+def _merged(
+    waiting: Sequence[Entry],
+    lasting: Iterable[Entry],
+    place: Callable[[Entry], Any],
+    there: Any,
+    *,
+    newest_first: bool,
+) -> Iterator[Entry]:
+    """What waits and what lasts in one order, each entry once; of what waits only what is behind `there`."""
+    known = {(entry.student_id, entry.version, entry.n): entry for entry in waiting}
+    ahead = [e for e in known.values() if there is None or (place(e) < there if newest_first else place(e) > there)]
+    ahead.sort(key=place, reverse=newest_first)
+    rest = (entry for entry in lasting if (entry.student_id, entry.version, entry.n) not in known)
+    return heapq.merge(ahead, rest, key=place, reverse=newest_first)
+
 
 @contextlib.contextmanager
 def _reaching() -> Iterator[None]:
@@ -165,6 +270,8 @@ def _reaching() -> Iterator[None]:
         yield
     except redis.RedisError as error:
         raise Unavailable(f"redis: {error}") from error
+    except (sqlite3.Error, LedgerUnavailableError) as error:
+        raise Unavailable(f"journal: {error}") from error
 
 
 def connect(url: str) -> redis.Redis:
@@ -185,7 +292,10 @@ def connect(url: str) -> redis.Redis:
 
 
 class WebServerSettings(Struct, frozen=True, kw_only=True):
-    """The process that serves the API. `port` 0: a free one. `socket_url`: where this cluster's clients connect."""
+    """The process that serves the API. `port` 0: a free one. `socket_url`: where this cluster's clients connect.
+
+    `journal`: where the cluster's journal is carried to, as for `serve`; without it, timelines show only the last moments.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8090
@@ -194,6 +304,7 @@ class WebServerSettings(Struct, frozen=True, kw_only=True):
     socket_url: str = "ws://127.0.0.1:8080/ws"
     endpoints: str = ""
     school_keys: str = ""
+    journal: str = ""
     log_level: str = "INFO"
 
 
@@ -232,6 +343,10 @@ def read_web_settings(
     if not 1 <= server.threads <= 64:
         raise SettingsError(f"threads is {server.threads}; it must be between 1 and 64")
     try:
+        ledger_place(server.journal)
+    except ValueError as error:
+        raise SettingsError(f"journal is {server.journal!r}: {error}") from error
+    try:
         settings = WebSettings(
             school_keys=read_school_keys(server.school_keys),
             token_secrets=secrets_by_kid,
@@ -253,7 +368,7 @@ def serve(server: WebServerSettings, settings: WebSettings, out: TextIO = sys.st
     client = connect(server.redis_url)
     sock = _bound(server.host, server.port)
     http = waitress.create_server(
-        create_app(RedisPorts(client), settings),
+        create_app(RedisPorts(client, server.journal), settings),
         sockets=[sock],
         threads=server.threads,
         ident=None,

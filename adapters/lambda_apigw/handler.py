@@ -48,7 +48,7 @@ class Application:
     def __init__(self, settings: config.Settings, function: str) -> None:
         self.settings = settings
         self.session = session = Session(settings.credentials, settings.region)
-        database = DynamoDb(session.client("dynamodb", settings.dynamodb_url))
+        self.database = database = DynamoDb(session.client("dynamodb", settings.dynamodb_url))
         self.store = DynamoStore(
             database,
             settings.state_table,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import serverless_wsgi
@@ -18,9 +18,10 @@ from flask import Flask
 
 from adapters.lambda_apigw.aws_http import AwsError
 from adapters.lambda_apigw.config import ConfigError, Settings
-from adapters.lambda_apigw.handler import application
+from adapters.lambda_apigw.handler import Application, application
+from adapters.lambda_apigw.history import History
 from adapters.lambda_apigw.ports import Store, SweepTicket
-from adapters.lambda_apigw.shell import HERE, Outbox, Shell
+from adapters.lambda_apigw.shell import HERE, Outbox
 from adapters.lambda_apigw.tokens import keys, school_keys
 from adapters.web import problems
 from adapters.web.app import create_app
@@ -35,7 +36,8 @@ from adapters.web.settings import (
 from core.effects import ScheduleSweep
 from core.errors import LocalError
 from core.exam import Exam
-from core.journal import Entry
+from core.identity import Principal
+from core.journal import Entry, Position
 from core.participant import ExamKey, Home, Participant, ParticipantKey
 from core.policy import Policy
 from core.roster import RosterLine, enrolled
@@ -49,11 +51,16 @@ class DynamoPorts:
 
     here: Home = HERE
 
-    def __init__(self, store: Store, shell: Shell, clock: Callable[[], float], policy: Policy | None = None) -> None:
-        self.policy = policy or Policy()
-        self._store = store
-        self._shell = shell
-        self._clock = clock
+    max_answer_bytes: int | None = 4_000_000
+    """Lambda answers with 6 MB at most ("Lambda quotas": invocation payload), in JSON and perhaps in base64."""
+
+    def __init__(self, app: Application, policy: Policy | None = None) -> None:
+        self.policy = policy or app.settings.policy or Policy()
+        self._store: Store = app.store
+        self._shell = app.shell
+        self._subscriptions = app.subscriptions
+        self._clock = time.time
+        self._history = History(app.database, app.settings.journal_table, app.store)
 
     def now(self) -> float:
         """See `Ports`."""
@@ -121,6 +128,31 @@ class DynamoPorts:
                     if row.record is not None:
                         yield f"{shard}:{row.key.student_id}", row.record
 
+    def records(self, exam: ExamKey, student_ids: Sequence[str]) -> dict[str, Participant]:
+        """See `Ports`. One request a student, so callers ask for a page's at most."""
+        with _reaching():
+            found = {student_id: self._store.load(ParticipantKey(*exam, student_id)) for student_id in set(student_ids)}
+        return {student_id: record for student_id, record in found.items() if record is not None}
+
+    # --- what lasts ---
+
+    def timeline(
+        self, exam: ExamKey, student_id: str | None, after: Position | None, *, newest_first: bool
+    ) -> Iterator[Entry]:
+        """See `Ports`."""
+        with _reaching():
+            yield from self._history.timeline(exam, student_id, after, newest_first=newest_first)
+
+    def conversation(self, exam: ExamKey, after: Position | None, *, newest_first: bool) -> Iterator[Entry]:
+        """See `Ports`."""
+        with _reaching():
+            yield from self._history.conversation(exam, after, newest_first=newest_first)
+
+    def is_revoked(self, principal: Principal) -> bool:
+        """See `Ports`."""
+        with _reaching():
+            return self._subscriptions.is_revoked(principal)
+
 
 @contextlib.contextmanager
 def _reaching() -> Iterator[None]:
@@ -153,7 +185,7 @@ def web_settings(settings: Settings) -> WebSettings:
 def _app(_keys: tuple[object, ...]) -> Flask:
     """The app of this execution environment, made again when keys have changed."""
     app = application()
-    ports = DynamoPorts(app.store, app.shell, time.time, app.settings.policy)
+    ports = DynamoPorts(app)
     return create_app(ports, web_settings(app.settings))
 
 

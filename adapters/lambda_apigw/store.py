@@ -10,9 +10,11 @@ One table holds what is current, another the journal. Keys (a `#` or `%` in an i
     open                      SCHOOL#QUIZ#SHARD           an open exam: `a` its next sweep, `n` what the last one counted
 
 The journal's pk is the participant's, its sk `STUDENT#VERSION#N`: one item for the entries of one save, under the number of the
-first, because each item of a transaction costs two write units. A participant's item stays below 1 KB, because a larger one costs
-every report a second write unit; so the commands live apart, and the ids that are in the key are not in the record again. A save
-without entries and without a change of commands is one PutItem; all others are one TransactWriteItems, which costs twice the units.
+first, because each item of a transaction costs two write units. Lines of the conversation with proctors are there twice, once more
+under pk `m#SCHOOL#QUIZ`, sk `MILLISECONDS#STUDENT#VERSION#N`, so that they can be read in the order of time. A participant's item
+stays below 1 KB, because a larger one costs every report a second write unit; so the commands live apart, and the ids that are in
+the key are not in the record again. A save without entries and without a change of commands is one PutItem; all others are one
+TransactWriteItems, which costs twice the units.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from core import participant as participant_record
 from core.errors import LocalError
 from core.exam import Exam
 from core.incidents import SilenceCounts
-from core.journal import Entry
+from core.journal import Entry, Position, is_conversation, position_of
 from core.participant import ExamKey, Participant, ParticipantKey, PendingCommand
 
 _OPEN = "open"
@@ -191,7 +193,7 @@ class DynamoStore:
             },
             **_condition(None if before is None else before.version),
         }
-        partition = _shard_partition(key, shard_of("", shards))
+        partition = shard_partition(key, shard_of("", shards))
         writes = [{"Put": put}, *self._put_entries(entries, partition)]
         was_open, is_open = before is not None and before.state != "closed", after.state != "closed"
         for shard in range(shards):
@@ -279,7 +281,7 @@ class DynamoStore:
             items = self._db.query(
                 self._journal,
                 KeyConditionExpression="pk = :pk",
-                ExpressionAttributeValues={":pk": {"S": _shard_partition(exam, shard)}},
+                ExpressionAttributeValues={":pk": {"S": shard_partition(exam, shard)}},
             )
             for item in items:
                 entries += _decode_entries(item["e"]["S"])
@@ -288,7 +290,7 @@ class DynamoStore:
     # --- inside ---
 
     def _partition(self, exam: ExamKey, student_id: str) -> str:
-        return _shard_partition(exam, shard_of(student_id, self.shards(exam)))
+        return shard_partition(exam, shard_of(student_id, self.shards(exam)))
 
     def _know_shards(self, exam: ExamKey, shards: int) -> None:
         if len(self._shards) >= 10_000:
@@ -319,11 +321,17 @@ class DynamoStore:
             return []
         first = entries[0]
         item = {
-            **_key(partition, f"{escaped(first.student_id)}#{first.version:016d}#{first.n:03d}"),
+            **_key(partition, journal_key(position_of(first))),
             "e": {"S": _encode_entries(entries).decode()},
             "ttl": self._ttl(),
         }
-        return [{"Put": {"TableName": self._journal, "Item": item}}]
+        items = [item]
+        for entry in filter(is_conversation, entries):
+            place = _key(
+                conversation_partition(ExamKey(entry.school, entry.quiz_id)), conversation_key(position_of(entry))
+            )
+            items.append({**place, "e": {"S": _encode_entries([entry]).decode()}, "ttl": self._ttl()})
+        return [{"Put": {"TableName": self._journal, "Item": item}} for item in items]
 
     def _transact(self, writes: list[_Item]) -> bool:
         """One atomic step; False if a condition failed or another step was under way on the same items."""
@@ -355,7 +363,7 @@ class DynamoStore:
             consistent=consistent,
             KeyConditionExpression="pk = :pk AND sk BETWEEN :first AND :last",
             ExpressionAttributeValues={
-                ":pk": {"S": _shard_partition(exam, shard)},
+                ":pk": {"S": shard_partition(exam, shard)},
                 ":first": {"S": f"p#{after}" if after else "c#"},
                 ":last": {"S": "p$"},  # the character after '#'
             },
@@ -410,6 +418,21 @@ def _joined(record: Participant, item: _Item, commands: _Item | None) -> Partici
     return replace(record, commands=_decode_commands(encoded))
 
 
+def journal_key(position: Position) -> str:
+    """The sort key of a save's entries in the journal: students in the order of their escaped ids."""
+    return f"{escaped(position.student_id)}#{position.version:016d}#{position.n:03d}"
+
+
+def conversation_partition(exam: ExamKey) -> str:
+    """Where the conversation of an exam lies in the journal."""
+    return f"m#{escaped(exam.school)}#{escaped(exam.quiz_id)}"
+
+
+def conversation_key(position: Position) -> str:
+    """The sort key of a line of the conversation."""
+    return f"{int(position.at * 1000):013d}#{journal_key(position)}"
+
+
 def _condition(version: int | None) -> _Item:
     if version is None:
         return {"ConditionExpression": "attribute_not_exists(pk)"}
@@ -424,7 +447,8 @@ def _exam_partition(exam: ExamKey) -> str:
     return f"e#{escaped(exam.school)}#{escaped(exam.quiz_id)}"
 
 
-def _shard_partition(exam: ExamKey, shard: int) -> str:
+def shard_partition(exam: ExamKey, shard: int) -> str:
+    """Where a shard's participants lie, and their entries in the journal."""
     return f"s#{escaped(exam.school)}#{escaped(exam.quiz_id)}#{shard}"
 
 

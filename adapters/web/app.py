@@ -7,6 +7,8 @@
     POST /api/exams/QUIZ/close             close it
     GET  /api/exams/QUIZ                   its state, how many are under each label, its incidents
     GET  /api/exams/QUIZ/participants      what a proctor sees of each, in pages
+    GET  /api/exams/QUIZ/timeline          what happened, of one student or all; .csv too; also for a proctor's token (`history`)
+    GET  /api/exams/QUIZ/conversation      what was said; .csv too; also for a proctor's token
     GET  /dashboard  /exam  /static/PATH   what people see (`pages`)
 
 A school authenticates by its key, `Authorization: Bearer KEY` or `X-Api-Key: KEY`, and sees itself only: the key, never the
@@ -21,9 +23,10 @@ from collections import Counter
 from typing import Any
 
 import msgspec
-from flask import Flask, Request, Response, request
+from flask import Flask, Response, request
 
-from adapters.web import problems
+from adapters.web import history, problems
+from adapters.web.access import school_of
 from adapters.web.exams import close_exam, open_exam
 from adapters.web.pages import pages
 from adapters.web.ports import BadPosition, Ports
@@ -72,6 +75,7 @@ def create_app(ports: Ports, settings: WebSettings) -> Flask:
     app.add_url_rule("/api/exams/<quiz_id>/close", view_func=api.close, methods=["POST"])
     app.add_url_rule("/api/exams/<quiz_id>", view_func=api.exam)
     app.add_url_rule("/api/exams/<quiz_id>/participants", view_func=api.participants)
+    history.register(app, ports, settings)
     app.register_blueprint(pages(settings))
     app.after_request(_secured)
     return app
@@ -180,13 +184,7 @@ class _Api:
 
     def _school(self) -> str:
         """The school whose key came with the request."""
-        key = _key_of(request)
-        school = self._settings.school_keys.school_of(key) if key else None
-        if school is None:
-            what = "is not known" if key else "is missing"
-            detail = f"the school's key {what}; send it as Authorization: Bearer KEY, or as X-Api-Key"
-            raise Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="proctorwire"'})
-        return school
+        return school_of(request, self._settings)
 
     def _key(self, quiz_id: str) -> ExamKey:
         """The exam of this id in the school whose key came with the request."""
@@ -213,14 +211,6 @@ class _Api:
 
     def _server_time(self) -> float:
         return round(self._ports.now() * 1000, 3)
-
-
-def _key_of(request: Request) -> str:
-    """The key that came with a request, if any did."""
-    given = request.authorization
-    if given is not None and given.type == "bearer" and given.token:
-        return given.token
-    return request.headers.get("X-Api-Key", "")
 
 
 def _json(body: object, status: int = 200) -> Response:

@@ -6,14 +6,15 @@ calls are synchronous, and several threads may make them at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from core.effects import ScheduleSweep
 from core.exam import Exam
-from core.journal import Entry
+from core.identity import Principal
+from core.journal import Entry, Position
 from core.participant import ExamKey, Home, Participant
 from core.policy import Policy
 from core.roster import RosterLine
@@ -44,6 +45,10 @@ class Ports(Protocol):
     @property
     def here(self) -> Home:
         """The side that decides about exams opened here."""
+
+    @property
+    def max_answer_bytes(self) -> int | None:
+        """How long an answer may be; None: it is sent as it is made, however long."""
 
     @property
     def policy(self) -> Policy:
@@ -78,3 +83,24 @@ class Ports(Protocol):
 
         A record may be a moment old. Raises `BadPosition`.
         """
+
+    def records(self, exam: ExamKey, student_ids: Sequence[str]) -> Mapping[str, Participant]:
+        """The records of these students of an exam; those who are not known are left out."""
+
+    # --- what lasts ---
+
+    def timeline(
+        self, exam: ExamKey, student_id: str | None, after: Position | None, *, newest_first: bool
+    ) -> Iterator[Entry]:
+        """Journal entries behind a position: of one student by version and number, or (None) of the exam, student by student.
+
+        An empty `student_id` is the exam itself. The last moment may be missing.
+        """
+
+    def conversation(self, exam: ExamKey, after: Position | None, *, newest_first: bool) -> Iterator[Entry]:
+        """The entries that are lines of an exam's conversation (`is_conversation`), behind a position, in the order of time."""
+
+    # --- who reads ---
+
+    def is_revoked(self, principal: Principal) -> bool:
+        """Whether the tokens of this bearer count no more."""

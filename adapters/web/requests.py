@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from werkzeug.datastructures import MultiDict
 
 from adapters.web.problems import Problem
+from core.journal import Position
 from core.messages import Id
 from core.policy import Policy
 from core.roster import RosterLine
@@ -98,6 +99,46 @@ class _PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=1_000)] = 200
     group: tuple[str, ...] = ()
     label: tuple[Label, ...] = ()
+
+
+class HistoryRequest(Struct, frozen=True):
+    """Which lines of what happened: those of a student (None: of all) behind `after`, where a label of `label_at` was passed."""
+
+    after: Position | None
+    label_at: float | None
+    student_id: str | None
+    limit: int
+    order: Literal["oldest", "newest"]
+
+
+class _HistoryQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    cursor: str = ""
+    limit: Annotated[int, Meta(ge=1, le=1_000)] = 200
+    student_id: Annotated[str, Meta(max_length=_MAX_ID_CHARACTERS)] | None = None
+    order: Literal["oldest", "newest"] = "oldest"
+
+
+def read_history_request(query: MultiDict[str, str]) -> HistoryRequest:
+    """The query of a request for a timeline or a conversation. Raises `Problem`."""
+    try:
+        asked = msgspec.convert(query.to_dict(), _HistoryQuery, strict=False)
+    except msgspec.ValidationError as error:
+        raise _explained(error) from error
+    after, label_at = None, None
+    if asked.cursor:
+        try:
+            after, label_at = _decode_history_cursor(_position(asked.cursor))
+        except msgspec.DecodeError:
+            raise bad_cursor() from None
+    return HistoryRequest(after, label_at, asked.student_id, asked.limit, asked.order)
+
+
+_decode_history_cursor = msgspec.json.Decoder(tuple[Position, float | None]).decode
+
+
+def history_cursor_of(position: Position, label_at: float | None) -> str:
+    """A position in what happened as clients get it."""
+    return cursor_of(msgspec.json.encode((position, label_at)).decode())
 
 
 def read_token_request(request: Request) -> TokenRequest:

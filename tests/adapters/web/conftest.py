@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -25,9 +26,9 @@ def redis_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def cluster(redis_url: str) -> Iterator[ClusterApi]:
+def cluster(redis_url: str, tmp_path: Path) -> Iterator[ClusterApi]:
     with redis.Redis.from_url(redis_url) as client:
-        yield ClusterApi(client)
+        yield ClusterApi(client, str(tmp_path / "journal.sqlite"))
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-import time
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import redis
 from flask import Flask
 
+from adapters.ec2_cluster.journal import Carrier, SqliteLedger
 from adapters.ec2_cluster.keys import exam_keys, partition_keys
 from adapters.ec2_cluster.web import RedisPorts
 from adapters.lambda_apigw import http, resources
@@ -77,6 +77,10 @@ class Api:
     def journal(self, exam: ExamKey) -> list[Entry]:
         raise NotImplementedError
 
+    def happened(self, record: Participant, entries: list[Entry]) -> None:
+        """A save of a student's record with its entries."""
+        raise NotImplementedError
+
 
 def _headers(key: str | None, headers: dict[str, str]) -> dict[str, str]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -99,9 +103,25 @@ class AppApi(Api):
 class ClusterApi(AppApi):
     """Over the cluster's Redis."""
 
-    def __init__(self, client: redis.Redis) -> None:
-        super().__init__(RedisPorts(client))
+    def __init__(self, client: redis.Redis, journal_place: str = "") -> None:
+        super().__init__(RedisPorts(client, journal_place))
         self.client = client
+        self.journal_place = journal_place
+
+    def carry(self) -> None:
+        """Carry all that waits, as the journal process does."""
+        ledger = SqliteLedger(self.journal_place)
+        carrier = Carrier(self.client, ledger, "test")
+        carrier.prepare()
+        while carrier.carry(None):
+            pass
+        ledger.close()
+
+    def happened(self, record: Participant, entries: list[Entry]) -> None:
+        keys = exam_keys(record.key.exam)
+        self.client.hset(keys.records, record.student_id, participant.encode(record))
+        lines = b"\n".join(map(journal.encode, entries))
+        self.client.xadd(partition_keys(keys.tag).journal, {"e": lines})
 
     def joins(self, record: Participant) -> None:
         keys = exam_keys(record.key.exam)
@@ -120,7 +140,7 @@ class ServerlessApi(Api):
     def __init__(self) -> None:
         app = application()
         self.app = app
-        self.ports = http.DynamoPorts(app.store, app.shell, time.time)
+        self.ports = http.DynamoPorts(app)
 
     def send(self, method: str, url: str, headers: dict[str, str], body: bytes) -> Answer:
         answer = http.on_request(http_api_event(method, url, headers, body), Context())
@@ -134,6 +154,9 @@ class ServerlessApi(Api):
 
     def journal(self, exam: ExamKey) -> list[Entry]:
         return self.app.store.journal(exam)
+
+    def happened(self, record: Participant, entries: list[Entry]) -> None:
+        assert self.app.store.save(self.app.store.load(record.key), record, entries)
 
 
 class Context:

@@ -1,0 +1,265 @@
+"""What happened in an exam, as lines and as CSV: a student's timeline, everybody's, the conversation with the proctors.
+
+    GET  /api/exams/QUIZ/timeline          every journal entry of `student_id`, or of all, student by student
+    GET  /api/exams/QUIZ/conversation      what students wrote, raised hands, what proctors told them, in the order of time
+    GET  /api/exams/QUIZ/timeline.csv      the same as files that a spreadsheet opens
+    GET  /api/exams/QUIZ/conversation.csv
+
+For a school's key, and for a proctor's token within its exams and group. Names and groups come from the live records: the journal
+has none. A label's duration is the time until the next one; there is none while it lasts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+from flask import Flask, Response, request
+from msgspec import Struct
+
+from adapters.web.access import Reader, reader_of
+from adapters.web.csv_file import BOM, csv_line
+from adapters.web.ports import Ports
+from adapters.web.problems import Problem
+from adapters.web.requests import HistoryRequest, checked_quiz_id, history_cursor_of, read_history_request
+from adapters.web.settings import WebSettings
+from core.journal import Entry, position_of
+from core.participant import ExamKey, Participant
+
+_CHUNK = 100
+_KNOWN = 1_000
+_TIMELINE = (
+    "at",
+    "student_id",
+    "student_name",
+    "group",
+    "kind",
+    "cause",
+    "before",
+    "after",
+    "duration_seconds",
+    "actor",
+    "reference",
+    "text",
+    "to_everyone",
+)
+_CONVERSATION = (
+    "at",
+    "student_id",
+    "student_name",
+    "group",
+    "kind",
+    "by",
+    "actor",
+    "reference",
+    "text",
+    "to_everyone",
+)
+
+
+class _Line(Struct):
+    """An entry with the record of its student, if there is one; `until` is when the next label of the student began.
+
+    `label_at`: going back in time, when the last label that was passed began.
+    """
+
+    entry: Entry
+    record: Participant | None
+    until: float | None = None
+    label_at: float | None = None
+
+
+def register(app: Flask, ports: Ports, settings: WebSettings) -> None:
+    """Add the routes to the app."""
+    history = _History(ports, settings)
+    for name, view in (("timeline", history.timeline), ("conversation", history.conversation)):
+        for ending in ("", ".csv"):
+            app.add_url_rule(
+                f"/api/exams/<quiz_id>/{name}{ending}", f"{name}{ending[1:]}", view, defaults={"as_csv": bool(ending)}
+            )
+
+
+class _History:
+    def __init__(self, ports: Ports, settings: WebSettings) -> None:
+        self._ports = ports
+        self._settings = settings
+
+    def timeline(self, quiz_id: str, as_csv: bool) -> Response:
+        """Every entry of a student, or of the exam."""
+        reader, asked = self._begin(quiz_id)
+        newest_first = asked.order == "newest"
+        entries = self._ports.timeline(reader.exam, asked.student_id, asked.after, newest_first=newest_first)
+        lines = _timed(self._seen(entries, reader), asked.label_at, newest_first=newest_first)
+        return self._answer(reader, asked, lines, _event, _TIMELINE if as_csv else None, "entries")
+
+    def conversation(self, quiz_id: str, as_csv: bool) -> Response:
+        """The conversation of an exam, or of one student in it."""
+        reader, asked = self._begin(quiz_id)
+        entries = self._ports.conversation(reader.exam, asked.after, newest_first=asked.order == "newest")
+        if asked.student_id is not None:
+            entries = (e for e in entries if e.student_id in ("", asked.student_id))
+        return self._answer(
+            reader, asked, self._seen(entries, reader), _words, _CONVERSATION if as_csv else None, "lines"
+        )
+
+    def _begin(self, quiz_id: str) -> tuple[Reader, HistoryRequest]:
+        """Who asks, and for what; there is such an exam, and the student is one that they may see."""
+        reader = reader_of(request, self._settings, self._ports, checked_quiz_id(quiz_id))
+        asked = read_history_request(request.args)
+        exam = reader.exam
+        if self._ports.load_exam(exam) is None and next(self._entries_of(exam), None) is None:
+            raise Problem(404, "not_found", f"nothing is known of an exam {quiz_id}")
+        return reader, asked
+
+    def _entries_of(self, exam: ExamKey) -> Iterator[Entry]:
+        """The live record of an exam goes a day after its end, and its journal stays."""
+        return self._ports.timeline(exam, None, None, newest_first=False)
+
+    def _seen(self, entries: Iterable[Entry], reader: Reader) -> Iterator[_Line]:
+        """What this reader may see, with names: of one group only those whose record says so, and what concerns all."""
+        known: dict[str, Participant | None] = {}
+        rest = iter(entries)
+        while chunk := list(itertools.islice(rest, _CHUNK)):
+            if len(known) > _KNOWN:
+                known.clear()
+            unknown = list({e.student_id for e in chunk if e.student_id and e.student_id not in known})
+            if unknown:
+                known |= dict.fromkeys(unknown) | dict(self._ports.records(reader.exam, unknown))
+            for entry in chunk:
+                record = known.get(entry.student_id)
+                if not reader.group or not entry.student_id or (record is not None and record.group == reader.group):
+                    yield _Line(entry, record)
+
+    def _answer(
+        self,
+        reader: Reader,
+        asked: HistoryRequest,
+        lines: Iterator[_Line],
+        row: Callable[[_Line], dict[str, Any]],
+        columns: tuple[str, ...] | None,
+        name: str,
+    ) -> Response:
+        if columns is not None:
+            return self._file(reader, asked, lines, row, columns)
+        found = list(itertools.islice(lines, asked.limit + 1))
+        page = found[: asked.limit]
+        body = {
+            "quiz_id": reader.exam.quiz_id,
+            name: [row(line) for line in page],
+            "next_cursor": _cursor(page) if len(found) > len(page) else None,
+            "server_time": round(self._ports.now() * 1000, 3),
+        }
+        return Response(msgspec.json.encode(body), content_type="application/json")
+
+    def _file(
+        self,
+        reader: Reader,
+        asked: HistoryRequest,
+        lines: Iterator[_Line],
+        row: Callable[[_Line], dict[str, Any]],
+        columns: tuple[str, ...],
+    ) -> Response:
+        """A file, sent as it is made; where answers have an end, the header Link says where the next part is."""
+        name = request.path.rpartition("/")[2]
+        safe = re.sub(r"[^A-Za-z0-9._-]", "_", reader.exam.quiz_id)
+        headers = {"Content-Disposition": f'attachment; filename="{safe}-{name}"'}
+        head = BOM + csv_line(columns) if asked.after is None else ""
+        most = self._ports.max_answer_bytes
+        if most is None:
+            first = list(itertools.islice(lines, 1))  # what can't be read is told before the answer begins
+            parts = (csv_line(row(line).values()) for line in itertools.chain(first, lines))
+            body = itertools.chain([head.encode()] if head else (), _in_blocks(parts))
+            return Response(body, headers=headers, content_type="text/csv; charset=utf-8")
+        content, last = bytearray(head.encode()), None
+        for line in lines:
+            if last is not None and len(content) > most:
+                more = {"cursor": _cursor([last]), "order": asked.order}
+                if asked.student_id is not None:
+                    more["student_id"] = asked.student_id
+                headers["Link"] = f'<{quote(request.path)}?{urlencode(more)}>; rel="next"'
+                break
+            content += csv_line(row(line).values()).encode()
+            last = line
+        return Response(bytes(content), headers=headers, content_type="text/csv; charset=utf-8")
+
+
+def _in_blocks(parts: Iterator[str]) -> Iterator[bytes]:
+    while block := "".join(itertools.islice(parts, _CHUNK)):
+        yield block.encode()
+
+
+def _cursor(page: list[_Line]) -> str:
+    """Behind the last line; with the moment of its student's label there, for a reader who goes back in time."""
+    return history_cursor_of(position_of(page[-1].entry), page[-1].label_at)
+
+
+def _timed(lines: Iterator[_Line], label_at: float | None, *, newest_first: bool) -> Iterator[_Line]:
+    """Each label with the moment at which the next one of its student began."""
+    if newest_first:
+        yield from _timed_backwards(lines, label_at)
+        return
+    held: list[_Line] = []  # the last label, and what came after it
+    for line in lines:
+        if held and (line.entry.kind == "label" or line.entry.student_id != held[0].entry.student_id):
+            if line.entry.student_id == held[0].entry.student_id:
+                held[0].until = line.entry.at
+            yield from held
+            held = []
+        if held or line.entry.kind == "label":
+            held.append(line)
+        else:
+            yield line
+    yield from held
+
+
+def _timed_backwards(lines: Iterator[_Line], label_at: float | None) -> Iterator[_Line]:
+    student_id = None
+    for line in lines:
+        if student_id is not None and line.entry.student_id != student_id:
+            label_at = None
+        student_id = line.entry.student_id
+        if line.entry.kind == "label":
+            line.until, label_at = label_at, line.entry.at
+        line.label_at = label_at
+        yield line
+
+
+def _event(line: _Line) -> dict[str, Any]:
+    """A line of a timeline, in the order of its columns."""
+    entry, record = line.entry, line.record
+    return {
+        "at": entry.at,
+        "student_id": entry.student_id,
+        "student_name": "" if record is None else record.student_name,
+        "group": "" if record is None else record.group,
+        "kind": entry.kind,
+        "cause": entry.cause,
+        "before": entry.before,
+        "after": entry.after,
+        "duration_seconds": None if line.until is None else round(max(0.0, line.until - entry.at), 3),
+        "actor": entry.actor,
+        "reference": entry.reference,
+        "text": entry.text,
+        "to_everyone": entry.to_everyone,
+    }
+
+
+def _words(line: _Line) -> dict[str, Any]:
+    """A line of a conversation, in the order of its columns."""
+    entry, record = line.entry, line.record
+    return {
+        "at": entry.at,
+        "student_id": entry.student_id,
+        "student_name": "" if record is None else record.student_name,
+        "group": "" if record is None else record.group,
+        "kind": entry.cause,
+        "by": "student" if entry.kind == "message" else "proctor",
+        "actor": entry.student_id if entry.kind == "message" else entry.actor,
+        "reference": entry.reference,
+        "text": entry.text,
+        "to_everyone": entry.to_everyone,
+    }
