@@ -28,7 +28,10 @@ SEEN_SECONDS = 5.0
 """How long an update may take to every proctor before it counts as lost."""
 OFFLINE_TOLERANCE: Mapping[Home, float] = {"ec2": 2.0, "lambda": 12.0}
 """How much later than the rule *offline* may come: the cluster looks at its deadlines all the time, the sweep every ten seconds."""
-CLOCK_SLACK = 0.002  # a server may cut its receive times to whole milliseconds
+CLOCK_SLACK = 0.050
+"""How far a server's receive time may lie before the sending of an unnumbered report. Servers cut theirs to milliseconds, and the
+cluster's clock is Redis's to within half of the round trip of one sample, which on a busy machine is tens of milliseconds. The
+shortest interval between two reports of a page is more than three times as long, so none is taken for the one before it."""
 _EARLY_SECONDS = 1.0  # how far the journal may lead the truth, which knows nothing of frames without an answer
 _TRUTH_LEAD_SECONDS = 0.5
 

@@ -326,6 +326,18 @@ def test_a_command_reaches_its_student_once_and_its_proctor_hears_of_it(scene: S
     assert scene.judged(13.1, entries=entries).duplicates == ["command c-1 came to s-1 again"]
 
 
+def test_a_servers_clock_that_is_tens_of_milliseconds_behind_loses_no_unnumbered_report() -> None:
+    scene = Scene(client="paper")
+    scene.report(0.0)
+    scene.show(0.030, "active", last_seen=START - 0.040)
+    scene.report(3.0, PageState(answered=1))
+    scene.show(3.030, "active", last_seen=START + 2.960)
+    assert counts(scene.judged(12)) == (0, 0, 0)
+    scene.report(6.0, PageState(answered=2))
+    scene.show(6.030, "active", last_seen=START + 5.8)  # of something before it
+    assert len(scene.judged(12).lost) == 1
+
+
 def test_pages_of_the_paper_are_matched_by_the_servers_receive_time() -> None:
     scene = Scene(client="paper")
     scene.report(0.0)
