@@ -22,13 +22,13 @@ def faults_section(found: FaultTable) -> Markup:
         [
             what.get(outcome.fault, outcome.fault),
             MODE_NAMES[outcome.mode],
-            outcome.how,
             f"{outcome.lost:,}",
             f"{outcome.duplicates:,}",
             f"{outcome.false_offline:,}",
             "never" if outcome.recovery_s is None else f"{outcome.recovery_s:.1f}",
             f"{outcome.slowest_s:.1f}",
             basis_mark(outcome.basis),
+            outcome.how,
         ]
         for outcome in found.outcomes
     ]
@@ -41,16 +41,16 @@ def faults_section(found: FaultTable) -> Markup:
             [
                 "fault",
                 "deployment",
-                "what it was there",
                 "lost",
                 "twice",
                 "wrongly offline",
                 "recovery",
                 "slowest report",
                 "basis",
+                "what it was there",
             ],
             rows,
-            words=(0, 1, 2, 8),
+            words=(0, 1, 7, 8),
         ),
         element(
             "p",
@@ -66,7 +66,7 @@ def _sentence(found: FaultTable) -> str:
         return "; ".join(_bad(outcome) for outcome in bad) + "."
     times = [outcome.recovery_s or 0.0 for outcome in found.outcomes]
     return (
-        f"Nothing was lost in {len(times)} faults and nobody was wrongly shown as offline; the slowest recovery took "
+        f"Nothing was lost in {len(times)} trials and nobody was wrongly shown as offline; the slowest recovery took "
         f"{max(times, default=0.0):.0f} s."
     )
 
