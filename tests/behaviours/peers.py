@@ -186,13 +186,16 @@ def _invoke_arn(name: str) -> dict[str, str]:
     return {"Fn::Sub": f"arn:${{AWS::Partition}}:apigateway:${{AWS::Region}}:lambda:path/{path}"}
 
 
-def _deployed(client: Any, body: dict[str, Any]) -> tuple[str, dict[str, str]]:
-    """Create a stack; its name, and its outputs."""
-    name = f"behaviours-{uuid.uuid4().hex[:8]}"
+def _new_name() -> str:
+    return f"behaviours-{uuid.uuid4().hex[:8]}"
+
+
+def _deployed(client: Any, name: str, body: dict[str, Any]) -> dict[str, str]:
+    """Create a stack; its outputs."""
     client.create_stack(StackName=name, TemplateBody=json.dumps(body), Capabilities=["CAPABILITY_IAM"])
     client.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 300})
     outputs = client.describe_stacks(StackName=name)["Stacks"][0]["Outputs"]
-    return name, {output["OutputKey"]: output["OutputValue"] for output in outputs}
+    return {output["OutputKey"]: output["OutputValue"] for output in outputs}
 
 
 @contextlib.asynccontextmanager
@@ -204,7 +207,7 @@ async def ministack() -> AsyncIterator[Peer]:
         body = template(
             route_responses=False, management_url={"Fn::Sub": f"{endpoint}/_aws/execute-api/${{FullApi}}/live"}
         )
-        _, outputs = await asyncio.to_thread(_deployed, client, body)
+        outputs = await asyncio.to_thread(_deployed, client, _new_name(), body)
         client.close()
         socket_url = endpoint.replace("http", "ws", 1)
         yield Peer(
@@ -217,12 +220,20 @@ async def ministack() -> AsyncIterator[Peer]:
 
 
 @contextlib.asynccontextmanager
-async def aws() -> AsyncIterator[Peer]:
-    """The account that the environment's credentials belong to. Everything is deleted at the end; it costs less than a cent."""
-    session = boto3.Session()
-    client = session.client("cloudformation")
-    name, outputs = await asyncio.to_thread(_deployed, client, template(route_responses=True))
+async def aws(session: Any = None) -> AsyncIterator[Peer]:
+    """The account that the environment's credentials belong to. Everything is deleted at the end, also what could not be
+    made whole; it costs less than a cent. Raises `AccountMissing`.
+    """
+    session = session or boto3.Session()
+    if not session.region_name:
+        raise AccountMissing("--on aws needs a region: set AWS_DEFAULT_REGION, or `region` in your AWS profile")
+    if session.get_credentials() is None:
+        raise AccountMissing(
+            "--on aws needs credentials of an account: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret"
+        )
+    client, name = session.client("cloudformation"), _new_name()
     try:
+        outputs = await asyncio.to_thread(_deployed, client, name, template(route_responses=True))
         region, found = session.region_name, session.get_credentials().get_frozen_credentials()
         host = f"execute-api.{region}.amazonaws.com/live"
         credentials = {
@@ -234,6 +245,10 @@ async def aws() -> AsyncIterator[Peer]:
         yield Peer("aws", f"wss://{full}", f"https://{full}", f"wss://{bare}", credentials)
     finally:
         await asyncio.to_thread(client.delete_stack, StackName=name)
+
+
+class AccountMissing(Exception):
+    """There is no account to run on; the message is one line for the user."""
 
 
 class NpmMissing(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import peers
 import pytest
@@ -32,8 +33,13 @@ async def peer(request: pytest.FixtureRequest) -> AsyncIterator[Peer]:
                 )
             except peers.NpmMissing as missing:
                 pytest.fail(str(missing))
+        elif request.param == "aws":
+            try:
+                yield await stack.enter_async_context(peers.aws())
+            except peers.AccountMissing as missing:
+                pytest.fail(str(missing))
         else:
-            kinds = {"ours": peers.ours, "ministack": peers.ministack, "aws": peers.aws}
+            kinds = {"ours": peers.ours, "ministack": peers.ministack}
             yield await stack.enter_async_context(kinds[request.param]())
 
 
@@ -49,6 +55,74 @@ async def test_behaviour(request: pytest.FixtureRequest, peer: Peer, behaviour: 
         await behaviour.check(probe)
     finally:
         probe.close()
+
+
+class StubbedAccount:
+    """A session, its credentials and its CloudFormation, which notes what it is asked for; `fails`: the stack can't be made."""
+
+    def __init__(self, region: str | None = "eu-west-1", credentials: bool = True, fails: bool = False) -> None:
+        self.region_name = region
+        self.access_key, self.secret_key, self.token = "AKID", "secret", "token"
+        self.created: list[str] = []
+        self.deleted: list[str] = []
+        self._credentials = credentials
+        self._fails = fails
+
+    def get_credentials(self) -> StubbedAccount | None:
+        return self if self._credentials else None
+
+    def get_frozen_credentials(self) -> StubbedAccount:
+        return self
+
+    def client(self, service: str) -> StubbedAccount:
+        assert service == "cloudformation"
+        return self
+
+    def create_stack(self, **request: Any) -> None:
+        assert '"AWS::ApiGatewayV2::Api"' in request["TemplateBody"]
+        self.created.append(request["StackName"])
+
+    def get_waiter(self, what: str) -> StubbedAccount:
+        return self
+
+    def wait(self, **options: object) -> None:
+        if self._fails:
+            raise RuntimeError("ROLLBACK_COMPLETE")
+
+    def describe_stacks(self, **_: str) -> dict[str, object]:
+        outputs = [{"OutputKey": key, "OutputValue": f"{key.lower()}id"} for key in ("Full", "Bare")]
+        return {"Stacks": [{"Outputs": outputs}]}
+
+    def delete_stack(self, **request: str) -> None:
+        self.deleted.append(request["StackName"])
+
+
+async def test_an_account_gets_a_stack_that_is_deleted_at_the_end() -> None:
+    account = StubbedAccount()
+    async with peers.aws(account) as peer:
+        assert account.deleted == []
+        assert peer.url == "wss://fullid.execute-api.eu-west-1.amazonaws.com/live"
+        assert peer.bare_url == "wss://bareid.execute-api.eu-west-1.amazonaws.com/live"
+    assert account.deleted == account.created != []
+
+
+async def test_a_stack_that_fails_is_deleted_too() -> None:
+    account = StubbedAccount(fails=True)
+    with pytest.raises(RuntimeError, match="ROLLBACK"):
+        async with peers.aws(account):
+            pass
+    assert account.deleted == account.created != []
+
+
+@pytest.mark.parametrize(
+    ("account", "needed"),
+    [(StubbedAccount(region=None), "AWS_DEFAULT_REGION"), (StubbedAccount(credentials=False), "AWS_ACCESS_KEY_ID")],
+)
+async def test_without_an_account_one_line_says_what_is_needed(account: StubbedAccount, needed: str) -> None:
+    with pytest.raises(peers.AccountMissing, match=needed):
+        async with peers.aws(account):
+            pass
+    assert account.created == []
 
 
 def test_every_behaviour_names_its_source_and_every_gap_a_behaviour() -> None:
