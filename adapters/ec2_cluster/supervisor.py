@@ -8,6 +8,7 @@ workers); one shared listener is not.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import logging
@@ -21,10 +22,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO, cast
 
 import msgspec
 import redis
+from redis.exceptions import NoPermissionError
 
 from adapters.ec2_cluster import admin_server, journal, logs, worker
 from adapters.ec2_cluster.config import ClusterSettings, SettingsError, without_password
@@ -386,7 +388,12 @@ def _check_redis(url: str) -> None:
     try:
         with redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3) as client:
             client.ping()
-    except (redis.RedisError, ValueError, OSError) as error:
+            with contextlib.suppress(NoPermissionError):  # an access list need not allow the question
+                if cast(Any, client.info("cluster")).get("cluster_enabled") == 1:
+                    raise ValueError(
+                        "it is a node of a Redis Cluster, which is not supported yet; give a single primary"
+                    )
+    except (redis.RedisError, ValueError, TypeError, OSError) as error:
         raise SettingsError(f"redis_url {without_password(url)} can't be used: {error}") from error
 
 

@@ -1,16 +1,23 @@
-"""The cluster over a Valkey server instead of a Redis: two instances, a student on one, a proctor on the other."""
+"""The cluster over a Valkey server instead of a Redis, and what is said to one that is a node of a Redis Cluster."""
 
 from __future__ import annotations
 
 import importlib.util
 import shutil
+import socket
+import subprocess
 from pathlib import Path
 
+import pytest
 import redis
 import tools
 from deployments import ClusterDeployment
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 from wire_clients import Dashboard, Page
 
+from adapters.ec2_cluster import supervisor
+from adapters.ec2_cluster.config import SettingsError
 from adapters.ec2_cluster.embedded import EmbeddedRedis
 from adapters.ec2_cluster.local import LocalCluster
 
@@ -52,3 +59,22 @@ async def test_an_exam_over_valkey() -> None:
             await proctor.sees("s1", label="active")
             for one in (page, proctor):
                 await one.close()
+
+
+def test_a_node_of_a_redis_cluster_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    options = f"--port {port} --cluster-enabled yes --dir {tmp_path}".split()
+    node = subprocess.Popen([valkey_server(), *options], stdout=subprocess.DEVNULL)
+    try:
+        with redis.Redis(port=port, retry=Retry(ConstantBackoff(0.02), 250)) as client:
+            client.ping()
+        with pytest.raises(
+            SettingsError, match=r"redis_url .* is a node of a Redis Cluster, which is not supported yet"
+        ):
+            supervisor._check_redis(f"redis://127.0.0.1:{port}")
+        with pytest.raises(SettingsError, match=r"redis_url .* argument 'cluster'"):
+            supervisor._check_redis(f"redis://127.0.0.1:{port}?cluster=true")
+    finally:
+        node.kill()
+        node.wait()
