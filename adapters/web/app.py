@@ -4,6 +4,7 @@
     GET  /readyz                           it can serve requests
     POST /api/token                        a token for a student's page or a proctor's dashboard
     POST /api/exams/QUIZ/open              open an exam (again); with a policy, how many are expected, (a part of) its roster
+    POST /api/exams/QUIZ/roster            (a part of) its roster as CSV
     POST /api/exams/QUIZ/close             close it
     GET  /api/exams/QUIZ                   its state, how many are under each label, its incidents
     GET  /api/exams/QUIZ/participants      what a proctor sees of each, in pages
@@ -34,14 +35,17 @@ from adapters.web.problems import Problem
 from adapters.web.requests import (
     LABELS,
     MAX_BODY_BYTES,
+    MAX_ROSTER_LINES,
     bad_cursor,
     checked_quiz_id,
     cursor_of,
     read_close_request,
+    read_csv_body,
     read_open_request,
     read_page_request,
     read_token_request,
 )
+from adapters.web.roster_file import read_roster
 from adapters.web.settings import WebSettings
 from core.exam import Exam
 from core.identity import Principal, issue
@@ -72,6 +76,7 @@ def create_app(ports: Ports, settings: WebSettings) -> Flask:
     app.add_url_rule("/readyz", view_func=api.ready)
     app.add_url_rule("/api/token", view_func=api.token, methods=["POST"])
     app.add_url_rule("/api/exams/<quiz_id>/open", view_func=api.open, methods=["POST"])
+    app.add_url_rule("/api/exams/<quiz_id>/roster", view_func=api.roster, methods=["POST"])
     app.add_url_rule("/api/exams/<quiz_id>/close", view_func=api.close, methods=["POST"])
     app.add_url_rule("/api/exams/<quiz_id>", view_func=api.exam)
     app.add_url_rule("/api/exams/<quiz_id>/participants", view_func=api.participants)
@@ -139,6 +144,13 @@ class _Api:
         if wanted.roster:
             body["roster"] = self._ports.enroll(key, wanted.roster)
         return _json(body, 201 if is_new else 200)
+
+    def roster(self, quiz_id: str) -> Response:
+        """Add the students of a CSV file to an exam, or change those who have not joined."""
+        key = self._key(quiz_id)
+        lines = read_roster(read_csv_body(request), MAX_ROSTER_LINES)
+        exam = self._known(key)
+        return _json({"quiz_id": exam.quiz_id, "roster": self._ports.enroll(key, lines)})
 
     def close(self, quiz_id: str) -> Response:
         """Close an exam."""

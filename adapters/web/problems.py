@@ -7,10 +7,12 @@ is where it is, as in `roster[3].student_id`.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import msgspec
 from flask import Flask, Response
+from msgspec import Struct
 from werkzeug.exceptions import HTTPException
 
 from adapters.web.ports import Unavailable
@@ -31,13 +33,22 @@ class Problem(Exception):
     """A request that can't be served, told to the client."""
 
     def __init__(
-        self, status: int, code: str, detail: str, *, field: str = "", headers: dict[str, str] | None = None
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        field: str = "",
+        headers: dict[str, str] | None = None,
+        errors: Sequence[Struct] = (),
     ) -> None:
+        """`errors`: each fault of a file, if there may be several."""
         self.status = status
         self.code = code
         self.detail = detail
         self.field = field
         self.headers = headers or {}
+        self.errors = errors
         super().__init__(status, code, detail)
 
     def __str__(self) -> str:
@@ -46,7 +57,7 @@ class Problem(Exception):
 
 def response_of(problem: Problem) -> Response:
     """The answer that a problem stands for."""
-    body: dict[str, str | int] = {
+    body: dict[str, object] = {
         "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
         "code": problem.code,
@@ -54,6 +65,8 @@ def response_of(problem: Problem) -> Response:
     }
     if problem.field:
         body["field"] = problem.field
+    if problem.errors:
+        body["errors"] = problem.errors
     return Response(msgspec.json.encode(body), problem.status, problem.headers, content_type=MEDIA_TYPE)
 
 

@@ -188,6 +188,16 @@ def _policy(stated: msgspec.Raw) -> Policy | None:
         raise _explained(error, "policy") from error
 
 
+def read_csv_body(request: Request) -> bytes:
+    """The body of a request that brings a CSV file. Raises `Problem`."""
+    request.max_content_length = MAX_ROSTER_BODY_BYTES
+    body = request.get_data(cache=False)
+    if request.mimetype != "text/csv":
+        detail = "send the file as it is, with the header Content-Type: text/csv"
+        raise Problem(415, "not_csv", detail)
+    return body
+
+
 def read_close_request(request: Request) -> None:
     """The body of a request to close an exam, which may be empty. Raises `Problem`."""
     _read(request, CloseRequest)
