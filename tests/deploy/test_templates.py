@@ -53,6 +53,16 @@ def test_tables_are_those_of_the_code():
         assert table["TimeToLiveSpecification"] == {"AttributeName": resources.TTL_ATTRIBUTE, "Enabled": True}
 
 
+def test_who_serves_timelines_may_query_the_journal_and_who_decides_may_not():
+    def may_query(template, where):
+        found = [s for name, s in statements(template) if name == where and "JournalTable" in str(s.get("Resource"))]
+        return "dynamodb:Query" in [action for s in found for action in listed(s["Action"])]
+
+    assert may_query(LAMBDA, "HttpRole")
+    assert may_query(EC2, "InstanceRole")
+    assert not may_query(LAMBDA, "DecidePolicy")
+
+
 def test_queues_are_those_of_the_code_and_their_functions_have_the_timeouts_these_assume():
     queues = [*resources.queues(), resources.views_queue()]
     for wanted, name in zip(queues, ("Sweep", "Command", "Views"), strict=True):
