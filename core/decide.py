@@ -220,7 +220,8 @@ def _status_reported(draft: _Draft, event: StatusReported) -> None:
     if joining:
         _welcome(draft, event, session)
     repeated = report.seq is not None and report.seq <= session.seq
-    overtaken = report.seq is None and event.received_at < session.applied_at
+    # of all pages: a report without a number that was on its way while its page connected anew says what was
+    overtaken = report.seq is None and event.received_at < max(s.applied_at for s in (session, *draft.after.sessions))
     if repeated or overtaken:
         if report.attempt_state == "submitted":
             _step(draft, "submit")  # safe in any order: nothing but a new attempt follows a submission
@@ -484,9 +485,10 @@ def _deadline_reached(draft: _Draft, event: DeadlineReached) -> None:
     draft.change(check_at=None)
     if draft.exam.state == "closed":
         return
-    sessions = tuple(presence.lapsed(s, now, draft.exam) for s in record.sessions)
-    if sessions != record.sessions:
-        draft.change(sessions=sessions)
+    if record.lifecycle in RUNNING:  # afterwards nobody looks after leases: a last page may close when it likes
+        sessions = tuple(presence.lapsed(s, now, draft.exam) for s in record.sessions)
+        if sessions != record.sessions:
+            draft.change(sessions=sessions)
     time_out = _times_out_at(draft.after, draft.exam)
     if time_out is not None and time_out <= now:
         _step(draft, "time_out")
