@@ -106,6 +106,8 @@ class Bridge:
         self._secret = token_keys(settings)
         self._decides = _Serverless(settings, "bridge-decides")
         self._writes = _Serverless(settings, "bridge-writes")
+        self._moves = _Serverless(settings, "bridge-moves")
+        self._shows = _Serverless(settings, "bridge-shows")
         self._redis = redis.asyncio.Redis.from_url(redis_url)
         self._lists = redis.asyncio.Redis.from_url(redis_url)
         self._clock = ServiceClock()
@@ -113,6 +115,7 @@ class Bridge:
         self._exams: dict[ExamKey, _Watched] = {}
         self._move: Move | None = None
         self._published = 0
+        self._publishing = asyncio.Lock()
         self._posted: dict[bytes, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._errors = self._claims = self._refused = self._gone = 0
@@ -126,6 +129,7 @@ class Bridge:
         await self._broker.sample_clock()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._again(self._round, _ROUND_SECONDS))
+            group.create_task(self._again(self._mirror, _ROUND_SECONDS))
             group.create_task(self._again(self._listen, 0.0))
             group.create_task(self._again(self._report, 1.0))
 
@@ -174,9 +178,8 @@ class Bridge:
     # --- rounds: what is, against what ought to be ---
 
     async def _round(self) -> None:
-        began = time.monotonic()
         await self._broker.sample_clock()
-        move, exams = await self._decides.run(
+        move, exams = await self._moves.run(
             lambda app: (app.moves.load(), {ticket.exam for ticket in app.store.late_sweeps(_EVER)})
         )
         self._move = move
@@ -186,7 +189,6 @@ class Bridge:
         for key in exams:
             if not move.exams or key.quiz_id in move.exams:
                 await self._exam_round(move, key)
-        self._lag = max(self._lag, time.monotonic() - began)
 
     async def _exam_round(self, move: Move, key: ExamKey) -> None:
         watched = self._exams.get(key)
@@ -199,18 +201,25 @@ class Bridge:
         await self._agree_on_exam(key)
         if time.monotonic() - watched.read_at > _TABLE_SECONDS:
             await self._read_table(key, watched)
-        await self._take_inboxes(key)
-        stored = await cast(Any, self._redis.hgetall(exam_keys(key).records))
-        live: dict[ParticipantKey, Participant] = {}
-        for text in stored.values():
-            record = participant_record.decode(text)
-            live[record.key] = record
-        await self._write_back(key, watched, live)
+        live = await self._live(key)
         for participant in watched.table.keys() | live.keys():
             await self._see_to(move, participant, watched, live.get(participant))
 
+    async def _live(self, key: ExamKey) -> dict[ParticipantKey, Participant]:
+        stored = await cast(Any, self._redis.hgetall(exam_keys(key).records))
+        records = [participant_record.decode(text) for text in stored.values()]
+        return {record.key: record for record in records}
+
+    async def _mirror(self) -> None:
+        """Beside the rounds, which may take long while many go: what one side's proctors are late is the time of this."""
+        began = time.monotonic()
+        for key, watched in list(self._exams.items()):
+            await self._take_inboxes(key)
+            await self._write_back(key, watched, await self._live(key))
+        self._lag = max(self._lag, time.monotonic() - began)
+
     async def _read_table(self, key: ExamKey, watched: _Watched) -> None:
-        records = await self._writes.run(lambda app: list(app.store.participants(key)))
+        records = await self._moves.run(lambda app: list(app.store.participants(key)))
         for record in records:
             before = watched.table.get(record.key)
             if before is None or record.version >= before.version:
@@ -305,7 +314,7 @@ class Bridge:
             app.shell.finish(outbox)
             return told
 
-        told = await self._decides.run(order)
+        told = await self._moves.run(order)
         pause = slot / 1000 + _AGAIN_SECONDS if told else _TABLE_SECONDS
         watched.ordered[key] = (move.version, now + pause)
         papers = [connection for connection, is_paper in told if is_paper]
@@ -454,7 +463,7 @@ class Bridge:
     async def _show_on_lambda(self, key: ExamKey, views: list[messages.View]) -> None:
         for start in range(0, len(views), 80):
             part = Views(key, tuple(views[start : start + 80]))
-            await self._decides.run(lambda app, part=part: app.shell.publish([part]))  # type: ignore[misc]
+            await self._shows.run(lambda app, part=part: app.shell.publish([part]))  # type: ignore[misc]
 
     async def _show_on_cluster(self, key: ExamKey, watched: _Watched, views: list[messages.View]) -> None:
         names = exam_keys(key)
@@ -463,9 +472,10 @@ class Bridge:
         await self._publish(key, b",".join(map(encode_value, views)), [])
 
     async def _publish(self, key: ExamKey, views: bytes, frames: list[bytes]) -> None:
-        self._published += 1
-        payload = b"\n".join((f"{self.name} {self._published}".encode(), views, *frames))
-        await self._redis.publish(exam_keys(key).channel, payload)
+        async with self._publishing:  # so that a subscriber sees the numbers in their order
+            self._published += 1
+            payload = b"\n".join((f"{self.name} {self._published}".encode(), views, *frames))
+            await self._redis.publish(exam_keys(key).channel, payload)
 
     async def _watch(self, key: ExamKey, watched: _Watched) -> None:
         """Watch the exam on the serverless side as a proctor does, and show it on the cluster."""
@@ -547,7 +557,7 @@ class Bridge:
                     if not group or in_groups(group, groups):
                         app.connections.send(connection, body)
 
-        await self._decides.run(post)
+        await self._shows.run(post)
 
     # --- events on the wrong side ---
 

@@ -298,6 +298,9 @@ class Shell:
 
     async def take_over(self, key: ParticipantKey) -> None:
         """Become the owner of an orphan: its deadline has passed, or its inbox waits, and its owner is dead."""
+        owned = self._owned.get(key)
+        if owned is not None and owned.record.home != HERE:
+            self._drop(key, owned)  # a stand-in, of which Redis has something newer
         if key in self._owned or key in self._claiming:
             return
         self._claiming[key] = []

@@ -365,7 +365,7 @@ def run_move(seed: int) -> Counter[str]:
         both.cluster.heal()
         both.cluster.run(HEAL_AT + 30)
         world.slow_share = 0.0
-        both.cluster.run(HEAL_AT + 145)
+        both.cluster.run(HEAL_AT + 195)  # longer than leases that a gap of the sweeps has extended
     finally:
         both.cluster.close()
     truth = both.truth()
