@@ -78,8 +78,8 @@ def shard_of(student_id: str, shards: int) -> int:
 def shards_for(students: int) -> int:
     """Over how many partitions an exam of so many is spread.
 
-    A partition takes 1,000 write units a second (DynamoDB guide, "Burst and adaptive capacity"). In the busiest pattern, a report every
-    five seconds, a student writes 0.2 a second: a shard is half busy, and the other half is for joins and the journal.
+    A partition takes 1,000 write units a second (DynamoDB guide, "Burst and adaptive capacity"). In the busiest pattern, a report
+    every five seconds, a student writes 0.2 a second: a shard is half busy, and the other half is for joins and the journal.
     """
     return min(MAX_SHARDS, max(1, math.ceil(students / STUDENTS_OF_A_SHARD)))
 
