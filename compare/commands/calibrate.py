@@ -13,8 +13,8 @@ from rich.table import Table
 
 from compare import calibration
 from compare.calibration import Calibration, CalibrationError
-from compare.commands.common import allow_many_sockets, print_json
-from compare.present import console
+from compare.commands.common import allow_many_sockets, print_json, quiet_option
+from compare.present import console, progress
 from compare.result import Result, ResultError, decode_result
 from compare.speed import report_ms
 
@@ -28,12 +28,19 @@ STANDARD_RUNS = (
     {"mode": "ec2", "students": 1_000, "exams": 5, "instances": 2, "workers": 1},
 )
 """They differ in what they are rich in, so that one kind of frame can be told from another. 60 s and 5 s each."""
+QUICK_RUNS: tuple[dict[str, object], ...] = (
+    {"students": 24, "exams": 2, "duration": 8.0, "interval": 2.0},
+    {"students": 48, "exams": 2, "duration": 8.0, "interval": 1.0, "client": "paper"},
+)
 
 
 @click.command("calibrate")
 @click.argument("results", metavar="[RESULT.json]...", nargs=-1, type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
     "--measure", is_flag=True, help="Make the standard runs now (about 12 minutes) instead of reading results."
+)
+@click.option(
+    "--quick", is_flag=True, help="With --measure: two small runs (about 2 minutes), to see that it works; provisional."
 )
 @click.option(
     "--from",
@@ -55,14 +62,17 @@ STANDARD_RUNS = (
 )
 @click.option("--provisional", is_flag=True, help="Mark them as measured in passing, on a machine that had other work.")
 @click.option("--json", "as_json", is_flag=True, help="Print all coefficients as JSON.")
+@quiet_option
 def calibrate_command(
     results: tuple[Path, ...],
     measure: bool,
+    quick: bool,
     start: Path | None,
     output: Path | None,
     cpu: bool,
     provisional: bool,
     as_json: bool,
+    quiet: bool,
 ) -> None:
     """Print the coefficients of the workload model, or work out new ones from results of `compare run`.
 
@@ -74,8 +84,11 @@ def calibrate_command(
       compare calibrate
       compare calibrate small/result.json large/result.json --output calibration.json
       compare calibrate --measure --output calibration.json
+      compare calibrate --measure --quick
       compare calibrate --cpu
     """
+    if quick and not measure:
+        raise click.UsageError("--quick: shortens the runs of --measure; give both")
     if cpu and (measure or results or output):
         raise click.UsageError("--cpu: only compares machines; give it alone")
     if measure and results:
@@ -89,7 +102,7 @@ def calibrate_command(
         return
     if measure:
         speed = report_ms()  # before the machine is busy
-        known = _fitted([_run(number, options) for number, options in enumerate(STANDARD_RUNS, 1)], known, provisional)
+        known = _fitted(_measured(quick, quiet), known, provisional or quick)
         known = msgspec.structs.replace(known, speed_ms=speed)
     elif results:
         known = _fitted([_read(path) for path in results], known, provisional)
@@ -133,12 +146,22 @@ def _read(path: Path) -> Result:
         raise click.UsageError(f"RESULT.json: {path}: {exc}") from exc
 
 
-def _run(number: int, options: dict[str, object]) -> Result:
+def _measured(quick: bool, quiet: bool) -> list[Result]:
+    runs = QUICK_RUNS if quick else STANDARD_RUNS
+    found = []
+    with progress("Calibrating", len(runs), quiet=quiet) as steps:
+        for number, options in enumerate(runs, 1):
+            steps.tell(f"{number} of {len(runs)}")
+            found.append(_run(options))
+            steps.step()
+    return found
+
+
+def _run(options: dict[str, object]) -> Result:
     from compare import run as running  # brings both deployments with it, which the other ways through here don't need
 
     given = msgspec.convert({"duration": 60.0, "interval": 5.0, **options}, running.Options)
     allow_many_sockets()
-    click.echo(f"{number} of {len(STANDARD_RUNS)}: {given.mode}, {given.students} students, {given.client}", err=True)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(running.compare(given))
