@@ -1,4 +1,4 @@
-"""The journal in DynamoDB: a ledger that outlives every instance. The journal process and the web app import this, and boto3 with it.
+"""The journal in DynamoDB: a ledger that outlives every instance. The journal process and the web app import it, and boto3 with it.
 
 The table and its items are those of the serverless side, so that an exam which moves has one journal: pk `s#SCHOOL#QUIZ#0`, sk
 `STUDENT#VERSION#N`, and the entry in a list of one; a line of the conversation once more, under pk `m#SCHOOL#QUIZ`. (There one save

@@ -41,6 +41,7 @@ from core.journal import Entry, Position
 from core.participant import ExamKey, Home, Participant, ParticipantKey
 from core.policy import Policy
 from core.roster import RosterLine, enrolled
+from core.routing import CommandToAll, CommandToSome
 
 _ATTEMPTS = 6
 serverless_wsgi.TEXT_MIME_TYPES.append(problems.MEDIA_TYPE)  # else its answers would go out in base64
@@ -133,6 +134,11 @@ class DynamoPorts:
         with _reaching():
             found = {student_id: self._store.load(ParticipantKey(*exam, student_id)) for student_id in set(student_ids)}
         return {student_id: record for student_id, record in found.items() if record is not None}
+
+    def command(self, routed: CommandToSome | CommandToAll) -> None:
+        """See `Ports`."""
+        with _reaching():
+            self._shell.command(routed)
 
     # --- what lasts ---
 

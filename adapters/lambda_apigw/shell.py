@@ -360,6 +360,15 @@ class Shell:
             return decision.exam
         raise Contended(key.quiz_id, "the exam")
 
+    def command(self, routed: routing.CommandToSome | routing.CommandToAll) -> None:
+        """Bring a command that came over HTTP to its students: kept when this returns."""
+        outbox = Outbox()
+        if isinstance(routed, routing.CommandToAll):
+            self.apply_exam(routed.exam, routed.event, outbox)
+        else:
+            self._command_some(routed, outbox)
+        self.finish(outbox)
+
     def finish(self, outbox: Outbox, *, at_once: bool = False) -> None:
         """Publish, then ack. A connection found gone on the way is one more event, so its change is published too.
 

@@ -6,6 +6,8 @@ theirs is answered as what is not there.
 
 from __future__ import annotations
 
+import math
+
 from flask import Request
 from msgspec import Struct
 
@@ -13,8 +15,11 @@ from adapters.web.ports import Ports
 from adapters.web.problems import Problem
 from adapters.web.settings import WebSettings
 from core.errors import TokenRejected
-from core.identity import verify
+from core.identity import Principal, verify
 from core.participant import ExamKey
+
+SCHOOL_ACTOR = "api"
+"""Who acts with a school's key, as the journal says it."""
 
 
 class Reader(Struct, frozen=True):
@@ -45,22 +50,27 @@ def school_of(request: Request, settings: WebSettings) -> str:
 
 def reader_of(request: Request, settings: WebSettings, ports: Ports, quiz_id: str) -> Reader:
     """Who wants to read this exam: a school, or a proctor of it. Raises `Problem`."""
+    principal = proctor_of(request, settings, ports, quiz_id)
+    return Reader(ExamKey(principal.school, quiz_id), principal.subject, principal.group)
+
+
+def proctor_of(request: Request, settings: WebSettings, ports: Ports, quiz_id: str) -> Principal:
+    """The proctor of this exam whose token came with the request; with a school's key, the school itself. Raises `Problem`."""
     given = key_of(request)
     if given.count(".") != 2 or settings.school_keys.school_of(given) is not None:  # a token has three parts
-        return Reader(ExamKey(school_of(request, settings), quiz_id), "api")
+        return Principal("proctor", school_of(request, settings), SCHOOL_ACTOR, (quiz_id,), math.inf)
     try:
         principal = verify(given, settings.token_secrets, ports.now())
     except TokenRejected as error:
         raise _unauthorized(error.message) from error
     if principal.role != "proctor":
-        detail = "only a proctor's token reads what happened in an exam; ask POST /api/token for one"
+        detail = "only a proctor's token is good for this; ask POST /api/token for one"
         raise Problem(403, "forbidden", detail)
-    exam = ExamKey(principal.school, quiz_id)
-    if not principal.may_watch(exam):
+    if not principal.may_watch(ExamKey(principal.school, quiz_id)):
         raise Problem(404, "not_found", f"there is no exam {quiz_id} that this token is for")
     if ports.is_revoked(principal):
         raise _unauthorized("the token was revoked; ask for a new one")
-    return Reader(exam, principal.subject, principal.group)
+    return principal
 
 
 def _unauthorized(detail: str) -> Problem:

@@ -5,6 +5,7 @@
     POST /api/token                        a token for a student's page or a proctor's dashboard
     POST /api/exams/QUIZ/open              open an exam (again); with a policy, how many are expected, (a part of) its roster
     POST /api/exams/QUIZ/roster            (a part of) its roster as CSV
+    POST /api/exams/QUIZ/commands          a command to students or to all; also for a proctor's token
     POST /api/exams/QUIZ/close             close it
     GET  /api/exams/QUIZ                   its state, how many are under each label, its incidents
     GET  /api/exams/QUIZ/participants      what a proctor sees of each, in pages
@@ -27,7 +28,7 @@ import msgspec
 from flask import Flask, Response, request
 
 from adapters.web import history, problems
-from adapters.web.access import school_of
+from adapters.web.access import proctor_of, school_of
 from adapters.web.exams import close_exam, open_exam
 from adapters.web.pages import pages
 from adapters.web.ports import BadPosition, Ports
@@ -40,6 +41,7 @@ from adapters.web.requests import (
     checked_quiz_id,
     cursor_of,
     read_close_request,
+    read_command_request,
     read_csv_body,
     read_open_request,
     read_page_request,
@@ -47,10 +49,13 @@ from adapters.web.requests import (
 )
 from adapters.web.roster_file import read_roster
 from adapters.web.settings import WebSettings
+from core.errors import Forbidden, RemoteError
 from core.exam import Exam
 from core.identity import Principal, issue
+from core.messages import OrderFrame
 from core.participant import ExamKey
 from core.policy import MAX_NAME_CHARACTERS
+from core.routing import CommandToAll, CommandToSome, Source, route
 from core.snapshot import in_groups, view
 
 _MAX_TOKEN_CHARACTERS = 4_096
@@ -77,6 +82,7 @@ def create_app(ports: Ports, settings: WebSettings) -> Flask:
     app.add_url_rule("/api/token", view_func=api.token, methods=["POST"])
     app.add_url_rule("/api/exams/<quiz_id>/open", view_func=api.open, methods=["POST"])
     app.add_url_rule("/api/exams/<quiz_id>/roster", view_func=api.roster, methods=["POST"])
+    app.add_url_rule("/api/exams/<quiz_id>/commands", view_func=api.command, methods=["POST"])
     app.add_url_rule("/api/exams/<quiz_id>/close", view_func=api.close, methods=["POST"])
     app.add_url_rule("/api/exams/<quiz_id>", view_func=api.exam)
     app.add_url_rule("/api/exams/<quiz_id>/participants", view_func=api.participants)
@@ -151,6 +157,21 @@ class _Api:
         lines = read_roster(read_csv_body(request), MAX_ROSTER_LINES)
         exam = self._known(key)
         return _json({"quiz_id": exam.quiz_id, "roster": self._ports.enroll(key, lines)})
+
+    def command(self, quiz_id: str) -> Response:
+        """A proctor's command to students or to all, under the rules of one that comes over a socket. Idempotent by its id."""
+        principal = proctor_of(request, self._settings, self._ports, checked_quiz_id(quiz_id))
+        order = read_command_request(request, quiz_id)
+        now = self._ports.now()
+        self._known(ExamKey(principal.school, quiz_id))
+        try:
+            routed = route(OrderFrame(order), Source("http", now, principal), now)
+        except RemoteError as error:
+            status = 403 if isinstance(error, Forbidden) else 422
+            raise Problem(status, error.code, error.message.removeprefix("data.")) from error
+        assert isinstance(routed, CommandToSome | CommandToAll)  # of an order nothing else follows
+        self._ports.command(routed)
+        return _json({"command_id": str(order.command_id), "server_time": self._server_time()}, 202)
 
     def close(self, quiz_id: str) -> Response:
         """Close an exam."""

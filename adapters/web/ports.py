@@ -18,6 +18,7 @@ from core.journal import Entry, Position
 from core.participant import ExamKey, Home, Participant
 from core.policy import Policy
 from core.roster import RosterLine
+from core.routing import CommandToAll, CommandToSome
 
 
 class Unavailable(Exception):
@@ -86,6 +87,12 @@ class Ports(Protocol):
 
     def records(self, exam: ExamKey, student_ids: Sequence[str]) -> Mapping[str, Participant]:
         """The records of these students of an exam; those who are not known are left out."""
+
+    def command(self, routed: CommandToSome | CommandToAll) -> None:
+        """Bring a proctor's command to students or to all: kept when this returns; who is not in the exam is left out.
+
+        Each student's record decides, as it does for a command that comes over a socket. Repeated, it changes nothing.
+        """
 
     # --- what lasts ---
 

@@ -17,7 +17,7 @@ from werkzeug.datastructures import MultiDict
 
 from adapters.web.problems import Problem
 from core.journal import Position
-from core.messages import Id
+from core.messages import Id, Order
 from core.policy import Policy
 from core.roster import RosterLine
 
@@ -186,6 +186,19 @@ def _policy(stated: msgspec.Raw) -> Policy | None:
         return msgspec.json.decode(stated, type=Policy)
     except msgspec.ValidationError as error:
         raise _explained(error, "policy") from error
+
+
+def read_command_request(request: Request, quiz_id: str) -> Order:
+    """The body of a command: what a frame has, without the exam, which the path names. Raises `Problem`."""
+    body = _read(request, dict[str, Any])
+    known = [name for name in Order.__struct_fields__ if name != "quiz_id"]
+    for name in body:
+        if name not in known:
+            raise _bad_field(name, f"there is no such field; the fields are {', '.join(known)}")
+    try:
+        return msgspec.convert({**body, "quiz_id": quiz_id}, Order)
+    except msgspec.ValidationError as error:
+        raise _explained(error) from error
 
 
 def read_csv_body(request: Request) -> bytes:

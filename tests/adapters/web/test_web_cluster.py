@@ -132,3 +132,16 @@ async def reports_until(page, action, **expected):
             answered = len(page.frames)
             await page.report()
             await page.until(lambda seen=answered: len(page.frames) > seen, "answer")
+
+
+async def test_a_command_over_http_reaches_the_page_and_the_dashboards(school):
+    school.post("open")
+    dashboard, page = await school.dashboard(), await school.page("s1")
+    await page.reported()
+    answer = school.api.post(
+        f"/api/exams/{school.quiz_id}/commands",
+        {"command_id": "h1", "command": "warn", "student_ids": ["s1"], "text": "Eyes on your own paper"},
+    )
+    assert answer.status == 202
+    await page.frame("lmsQuizCommand", command_id="h1", text="Eyes on your own paper")
+    await dashboard.sees("s1", flags=["warned"])
