@@ -1,10 +1,14 @@
 """What every command owes its user: a help with an example, and examples that its own parser takes."""
 
+import csv
+import io
+import json
 import re
 import shlex
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from compare.commands import register
 
@@ -28,8 +32,10 @@ def test_every_command_has_a_help_with_an_example(group):
     found = dict(commands(group))
     assert set(found) >= {
         "advise",
+        "bus",
         "calibrate",
         "diff",
+        "faults",
         "paper",
         "plan",
         "prices show",
@@ -51,3 +57,27 @@ def test_the_examples_parse(group, monkeypatch):
             if " ".join(words).startswith(name):
                 arguments = words[len(name.split()) :]
                 command.make_context(name, list(arguments), resilient_parsing=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["advise", "--students", "300"], "an update takes"),
+        (["plan", "--students", "2000"], "delivery p95"),
+        (["paper", "--minutes", "0", "--part", "c"], "Ours, cluster, scheduled"),
+    ],
+)
+def test_every_format_has_the_same_tables(group, arguments, word):
+    def run(form):
+        return CliRunner().invoke(group, [*arguments, "--format", form], standalone_mode=False).output
+
+    text, markdown, values = run("text"), run("md"), run("csv")
+    assert word in " ".join(text.split())
+    assert "\x1b[" not in text
+    assert word in markdown.replace("<br>", " ")
+    assert markdown.startswith("# ")
+    assert "| --- |" in markdown
+    assert word in values
+    assert len({len(row) for row in csv.reader(io.StringIO(values.split("\n\n")[0]))}) == 1
+    assert run("html").startswith("<!DOCTYPE html>")
+    assert json.loads(run("json"))
