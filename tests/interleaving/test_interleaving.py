@@ -8,9 +8,11 @@ from __future__ import annotations
 import functools
 
 import pytest
+import sim_move
 from sim_breaks import CLUSTER, LAMBDA
 from sim_failover import Forgetful, run_failover
-from sim_runs import all_violations, first_violation, run_cluster, run_lambda
+from sim_move import run_move
+from sim_runs import all_violations, first_violation, run_cluster, run_lambda, violations
 from sim_world import Crashed, Loop, Process, World
 
 SEEDS = 1_000
@@ -41,6 +43,35 @@ def test_a_failover_that_loses_the_last_second_loses_nothing_that_was_acknowledg
 
 def test_a_failover_would_lose_it_if_workers_wrote_nothing_back():
     assert first_violation(functools.partial(run_failover, cluster=Forgetful), 100) is not None
+
+
+def test_a_move_between_both_sides_with_crashes_at_every_step():
+    seeds = 100
+    found, seen = all_violations(run_move, seeds)
+    assert found == []
+    # the seeds met what they are meant to meet
+    assert seen["claims"] > seeds
+    assert seen["releases"] > seeds / 2
+    assert seen["restarts"] > seeds / 2
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "broken"),
+    [
+        (sim_move.migration, "was_told", lambda session, policy: False),  # a page that hangs is told again for ever
+        (sim_move.Bridge, "_settle", lambda *_: None),  # a claim whose answer was lost stays between the sides
+        (
+            sim_move.migration,
+            "granted",
+            lambda stored, live, now, policy: sim_move.handed_over(stored, "ec2", now, policy),
+        ),
+    ],
+    ids=["told again", "not settled", "from the older copy"],
+)
+def test_breaking_a_rule_of_the_move_is_found(monkeypatch, target, name, broken):
+    monkeypatch.setattr(target, name, broken)
+    found, _ = violations(run_move, range(100, 130))
+    assert found
 
 
 @pytest.mark.parametrize("rule", LAMBDA)
