@@ -252,7 +252,7 @@ class Bridge:
         elif live.home == "lambda":
             await self._complete(move, key, watched, stored, live)
         elif wanted == "lambda":
-            await self._ask_back(key, watched, live)
+            await self._ask_back(move, key, watched)
         elif move.percent == 100:
             await self._close_strays(move, key, watched, stored)
 
@@ -360,8 +360,10 @@ class Bridge:
 
     # --- from the cluster to serverless ---
 
-    async def _ask_back(self, key: ParticipantKey, watched: _Watched, live: Participant) -> None:
-        """Have the owner hand the participant over; without one, do it."""
+    async def _ask_back(self, move: Move, key: ParticipantKey, watched: _Watched) -> None:
+        """Have the owner hand the participant over, when it is their turn; without an owner, do it."""
+        if time.time() < move.changed_at + slot_ms(move, key) / 1000:
+            return
         owner = await cast(Any, self._redis.hget(exam_keys(key.exam).owners, key.student_id))
         name = "" if owner is None else owner.decode().partition(" ")[0]
         if name and name != self.name and await self._broker.is_alive(name):
@@ -383,8 +385,6 @@ class Bridge:
             watched.read_at = 0.0
             return
         watched.table[key] = after
-        await self._show_on_cluster(key.exam, watched, [view(after)])
-        await self._show_on_lambda(key.exam, [view(after)])
         for session in after.sessions:
             connection = session.connection.removeprefix(OTHER)
             worker = connection.partition("/")[0]
@@ -393,9 +393,11 @@ class Bridge:
             if session.id == connection:
                 message = f"c{connection}\n{int(CloseCode.MOVED)} moved".encode()
             else:
-                data = messages.ReconnectData(slot_ms(move, key), "moved", move.url("lambda"))
+                data = messages.ReconnectData(0, "moved", move.url("lambda"))
                 message = b"s" + connection.encode() + b"\n" + messages.encode(messages.Reconnect(data))
             await self._broker.to_worker(worker, key.exam, message)
+        await self._show_on_cluster(key.exam, watched, [view(after)])
+        self._spawn(self._show_on_lambda(key.exam, [view(after)]))
 
     async def _settle(self, key: ParticipantKey, watched: _Watched, stored: Participant, wanted: str) -> None:
         """The cluster was given a participant and has not kept it: the answer was lost, or the worker. Bring it there, or back.
