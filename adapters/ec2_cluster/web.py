@@ -32,7 +32,7 @@ from adapters.ec2_cluster.broker import save_exam_arguments, script_source
 from adapters.ec2_cluster.clock import ServiceClock
 from adapters.ec2_cluster.config import PREFIX, SettingsError, read_secrets
 from adapters.ec2_cluster.journal import Ledger, LedgerUnavailableError, ledger_place, open_ledger
-from adapters.ec2_cluster.keys import REVOKED, exam_keys, partition_keys
+from adapters.ec2_cluster.keys import REVOKED, all_partitions, exam_keys, exam_of, partition_keys
 from adapters.ec2_cluster.shell import HERE
 from adapters.web.app import create_app
 from adapters.web.ports import Enrolled, Unavailable
@@ -214,6 +214,22 @@ class RedisPorts:
                     arguments = (key.student_id, names.member(key.student_id), f"{names.tag}w:", "1", content)
                     self._append(waiting, arguments, client=pipe)
                 pipe.execute()
+
+    # --- what a school has ---
+
+    def open_exams(self, school: str) -> list[ExamKey]:
+        """See `Ports`. All partitions in one pipeline."""
+        with _reaching(), self._redis.pipeline(transaction=False) as pipe:
+            for partition in all_partitions():
+                pipe.smembers(partition.exams)
+            found = [exam_of(ident.decode()) for idents in pipe.execute() for ident in idents]
+        return [exam for exam in found if exam.school == school]
+
+    def is_watched(self, exam: ExamKey) -> bool:
+        """See `Ports`. A worker is subscribed to an exam while one of its proctors watches it, and for half a minute more."""
+        with _reaching():
+            ((_, subscribed),) = cast(Any, self._redis.pubsub_numsub(exam_keys(exam).channel))
+        return int(subscribed) > 0
 
     # --- what lasts ---
 

@@ -14,10 +14,12 @@ import msgspec
 from adapters.lambda_apigw.aws_http import DynamoDb
 from adapters.lambda_apigw.ports import Store
 from adapters.lambda_apigw.store import (
+    OPEN,
     conversation_key,
     conversation_partition,
     escaped,
     journal_key,
+    plain,
     shard_of,
     shard_partition,
 )
@@ -32,10 +34,22 @@ _FIRST, _LAST = " ", "\U0010ffff"
 class History:
     """Reads of the journal table. `store` tells over how many shards an exam is spread."""
 
-    def __init__(self, dynamodb: DynamoDb, journal_table: str, store: Store) -> None:
+    def __init__(self, dynamodb: DynamoDb, journal_table: str, store: Store, state_table: str) -> None:
         self._db = dynamodb
         self._table = journal_table
         self._store = store
+        self._state = state_table
+
+    def open_exams(self, school: str) -> list[ExamKey]:
+        """The exams of a school with tickets for sweeps: one for each shard of an open exam."""
+        items = self._db.query(
+            self._state,
+            consistent=False,
+            KeyConditionExpression="pk = :open AND begins_with(sk, :school)",
+            ExpressionAttributeValues={":open": {"S": OPEN}, ":school": {"S": f"{escaped(school)}#"}},
+        )
+        quiz_ids = dict.fromkeys(plain(item["sk"]["S"].split("#")[1]) for item in items)
+        return [ExamKey(school, quiz_id) for quiz_id in quiz_ids]
 
     def timeline(
         self, exam: ExamKey, student_id: str | None, after: Position | None, *, newest_first: bool

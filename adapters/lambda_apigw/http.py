@@ -61,7 +61,7 @@ class DynamoPorts:
         self._shell = app.shell
         self._subscriptions = app.subscriptions
         self._clock = time.time
-        self._history = History(app.database, app.settings.journal_table, app.store)
+        self._history = History(app.database, app.settings.journal_table, app.store, app.settings.state_table)
 
     def now(self) -> float:
         """See `Ports`."""
@@ -139,6 +139,18 @@ class DynamoPorts:
         """See `Ports`."""
         with _reaching():
             self._shell.command(routed)
+
+    # --- what a school has ---
+
+    def open_exams(self, school: str) -> list[ExamKey]:
+        """See `Ports`."""
+        with _reaching():
+            return self._history.open_exams(school)
+
+    def is_watched(self, exam: ExamKey) -> bool:
+        """See `Ports`."""
+        with _reaching():
+            return next(iter(self._subscriptions.subscriptions(exam)), None) is not None
 
     # --- what lasts ---
 

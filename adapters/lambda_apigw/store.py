@@ -42,7 +42,7 @@ from core.incidents import SilenceCounts
 from core.journal import Entry, Position, is_conversation, position_of
 from core.participant import ExamKey, Participant, ParticipantKey, PendingCommand
 
-_OPEN = "open"
+OPEN = "open"
 _LOST_RACE = frozenset(("ConditionalCheckFailed", "TransactionConflict"))
 _READS = 4
 _PLAIN_BYTES = 760
@@ -229,11 +229,11 @@ class DynamoStore:
             self._state,
             KeyConditionExpression="pk = :open",
             FilterExpression="a < :before",
-            ExpressionAttributeValues={":open": {"S": _OPEN}, ":before": _number(before)},
+            ExpressionAttributeValues={":open": {"S": OPEN}, ":before": _number(before)},
         )
         for item in items:
             school, quiz_id, shard = item["sk"]["S"].split("#")
-            yield SweepTicket(ExamKey(_plain(school), _plain(quiz_id)), int(shard), float(item["a"]["N"]))
+            yield SweepTicket(ExamKey(plain(school), plain(quiz_id)), int(shard), float(item["a"]["N"]))
 
     def put_counts(self, exam: ExamKey, shard: int, counts: SilenceCounts) -> None:
         """Keep what the last sweep of a shard counted."""
@@ -252,7 +252,7 @@ class DynamoStore:
             self._state,
             KeyConditionExpression="pk = :open AND begins_with(sk, :exam)",
             ExpressionAttributeValues={
-                ":open": {"S": _OPEN},
+                ":open": {"S": OPEN},
                 ":exam": {"S": f"{escaped(exam.school)}#{escaped(exam.quiz_id)}#"},
             },
         )
@@ -376,7 +376,7 @@ class DynamoStore:
             if kind == "c":
                 commands[student_id] = item
             elif kind == "i":
-                inboxes[_plain(student_id.partition("#")[0])].append(InboxItem(sk, events.decode(item["e"]["S"])))
+                inboxes[plain(student_id.partition("#")[0])].append(InboxItem(sk, events.decode(item["e"]["S"])))
             elif student_id != after:
                 key = ParticipantKey(*exam, student_id)
                 record: Participant | None = _participant(key, item)
@@ -453,10 +453,11 @@ def shard_partition(exam: ExamKey, shard: int) -> str:
 
 
 def _ticket_key(exam: ExamKey, shard: int) -> _Item:
-    return _key(_OPEN, f"{escaped(exam.school)}#{escaped(exam.quiz_id)}#{shard}")
+    return _key(OPEN, f"{escaped(exam.school)}#{escaped(exam.quiz_id)}#{shard}")
 
 
-def _plain(value: str) -> str:
+def plain(value: str) -> str:
+    """The id that was escaped."""
     return value.replace("%23", "#").replace("%25", "%")
 
 

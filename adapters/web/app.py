@@ -7,6 +7,7 @@
     POST /api/exams/QUIZ/roster            (a part of) its roster as CSV
     POST /api/exams/QUIZ/commands          a command to students or to all; also for a proctor's token
     POST /api/exams/QUIZ/close             close it
+    GET  /api/exams                        the open ones, and whether a proctor watches each
     GET  /api/exams/QUIZ                   its state, how many are under each label, its incidents
     GET  /api/exams/QUIZ/participants      what a proctor sees of each, in pages
     GET  /api/exams/QUIZ/timeline          what happened, of one student or all; .csv too; also for a proctor's token (`history`)
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -43,6 +45,7 @@ from adapters.web.requests import (
     read_close_request,
     read_command_request,
     read_csv_body,
+    read_exams_request,
     read_open_request,
     read_page_request,
     read_token_request,
@@ -80,6 +83,7 @@ def create_app(ports: Ports, settings: WebSettings) -> Flask:
     app.add_url_rule("/healthz", view_func=api.alive)
     app.add_url_rule("/readyz", view_func=api.ready)
     app.add_url_rule("/api/token", view_func=api.token, methods=["POST"])
+    app.add_url_rule("/api/exams", view_func=api.exams)
     app.add_url_rule("/api/exams/<quiz_id>/open", view_func=api.open, methods=["POST"])
     app.add_url_rule("/api/exams/<quiz_id>/roster", view_func=api.roster, methods=["POST"])
     app.add_url_rule("/api/exams/<quiz_id>/commands", view_func=api.command, methods=["POST"])
@@ -179,6 +183,37 @@ class _Api:
         read_close_request(request)
         self._known(key)
         return _json(self._summary(close_exam(self._ports, key)))
+
+    def exams(self) -> Response:
+        """The school's open exams by id, and whether a proctor watches each; `watched=false`: those that nobody does."""
+        school = self._school()
+        asked = read_exams_request(request.args)
+        keys = sorted(key for key in self._ports.open_exams(school) if key.quiz_id > asked.after)
+        found = itertools.islice(self._listed(keys, asked.watched), asked.limit + 1)
+        page = list(found)
+        return _json(
+            {
+                "exams": page[: asked.limit],
+                "next_cursor": cursor_of(page[-2]["quiz_id"]) if len(page) > asked.limit else None,
+                "server_time": self._server_time(),
+            }
+        )
+
+    def _listed(self, keys: Iterable[ExamKey], watched: bool | None) -> Iterator[dict[str, Any]]:
+        for key in keys:
+            exam = self._ports.load_exam(key)
+            if exam is None or exam.state == "closed":
+                continue
+            is_watched = self._ports.is_watched(key)
+            if watched in (None, is_watched):
+                yield {
+                    "quiz_id": exam.quiz_id,
+                    "state": exam.state,
+                    "opened_at": exam.opened_at,
+                    "last_time_end": exam.last_time_end,
+                    "watched": is_watched,
+                    "open_incidents": sum(incident.ended_at is None for incident in exam.incidents),
+                }
 
     def exam(self, quiz_id: str) -> Response:
         """An exam's state, with how many are under each label. Reads every record of the exam."""

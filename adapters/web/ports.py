@@ -94,6 +94,14 @@ class Ports(Protocol):
         Each student's record decides, as it does for a command that comes over a socket. Repeated, it changes nothing.
         """
 
+    # --- what a school has ---
+
+    def open_exams(self, school: str) -> Sequence[ExamKey]:
+        """The exams of a school that are not closed, or were not a moment ago, in any order."""
+
+    def is_watched(self, exam: ExamKey) -> bool:
+        """Whether any proctor's dashboard shows this exam now."""
+
     # --- what lasts ---
 
     def timeline(

@@ -229,6 +229,31 @@ def read_page_request(query: MultiDict[str, str]) -> PageRequest:
     return PageRequest(_position(asked.cursor), asked.limit, asked.group, asked.label)
 
 
+class ExamsRequest(Struct, frozen=True):
+    """Which open exams: those behind the id `after`, watched or not (None: either)."""
+
+    after: str
+    limit: int
+    watched: bool | None
+
+
+class _ExamsQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    cursor: str = ""
+    limit: Annotated[int, Meta(ge=1, le=200)] = 50
+    watched: Literal["true", "false"] | None = None
+
+
+def read_exams_request(query: MultiDict[str, str]) -> ExamsRequest:
+    """The query of a request for the school's exams. Raises `Problem`."""
+    try:
+        asked = msgspec.convert(query.to_dict(), _ExamsQuery, strict=False)
+    except msgspec.ValidationError as error:
+        raise _explained(error) from error
+    return ExamsRequest(
+        _position(asked.cursor), asked.limit, None if asked.watched is None else asked.watched == "true"
+    )
+
+
 def cursor_of(position: str) -> str:
     """A position as clients get it: to be sent back, not to be read."""
     return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")

@@ -145,3 +145,15 @@ async def test_a_command_over_http_reaches_the_page_and_the_dashboards(school):
     assert answer.status == 202
     await page.frame("lmsQuizCommand", command_id="h1", text="Eyes on your own paper")
     await dashboard.sees("s1", flags=["warned"])
+
+
+async def test_an_exam_is_watched_while_a_dashboard_shows_it(school):
+    school.post("open")
+
+    def watched():
+        listed = school.api.get("/api/exams?limit=200").json["exams"]
+        return {exam["quiz_id"]: exam["watched"] for exam in listed}[school.quiz_id]
+
+    assert not watched()
+    await school.dashboard()
+    assert watched()

@@ -4,6 +4,7 @@ import http.server
 import json
 import threading
 import time
+from urllib.parse import quote
 
 import pytest
 from msgspec.structs import replace
@@ -333,3 +334,28 @@ def management(function, monkeypatch):
         yield server
         application().session.close()
         server.shutdown()
+
+
+def test_a_school_sees_its_open_exams_in_pages_and_that_nobody_watches_them(api, quiz):
+    mine = [f"{quiz}-{name}#%" for name in "abc"]
+    for quiz_id in (*mine, f"{quiz}-closed"):
+        assert api.post(f"/api/exams/{quote(quiz_id)}/open").status == 201
+    api.post(f"/api/exams/{quiz}-closed/close")
+    api.post(f"/api/exams/{quiz}-south/open", key=SOUTH)
+    found, cursor = [], ""
+    while cursor is not None:
+        answer = api.get(f"/api/exams?limit=2&watched=false&cursor={cursor}")
+        assert answer.status == 200
+        found += answer.json["exams"]
+        cursor = answer.json["next_cursor"]
+    listed = [exam for exam in found if exam["quiz_id"].startswith(f"{quiz}-")]
+    assert [(exam["quiz_id"], exam["state"], exam["watched"]) for exam in listed] == [(q, "open", False) for q in mine]
+    assert not {exam["quiz_id"] for exam in api.get("/api/exams?watched=true").json["exams"]} & set(mine)
+    assert api.get("/api/exams?watched=maybe").json["field"] == "watched"
+    assert api.get("/api/exams", key=None).status == 401
+
+
+def test_on_the_serverless_side_a_subscription_is_watching(serverless, quiz):
+    serverless.post(f"/api/exams/{quiz}/open")
+    serverless.app.subscriptions.subscribe(ExamKey("north", quiz), "connection", (), time.time() + 60)
+    assert quiz in {exam["quiz_id"] for exam in serverless.get("/api/exams?watched=true&limit=200").json["exams"]}
