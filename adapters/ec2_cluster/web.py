@@ -259,6 +259,12 @@ class RedisPorts:
                 waiting, lasting or (), lambda entry: _moment(position_of(entry)), there, newest_first=newest_first
             )
 
+    def note(self, entry: Entry) -> None:
+        """See `Ports`."""
+        stream = partition_keys(exam_keys(ExamKey(entry.school, entry.quiz_id)).tag).journal
+        with _reaching():
+            self._redis.xadd(stream, {"e": journal.encode(entry)})
+
     def _waiting(self, exam: ExamKey) -> list[Entry]:
         """The exam's entries that the journal process has not carried yet: read first, so that none is missed on its way."""
         stream, found, start = partition_keys(exam_keys(exam).tag).journal, [], "-"

@@ -60,6 +60,7 @@ class DynamoPorts:
         self._store: Store = app.store
         self._shell = app.shell
         self._subscriptions = app.subscriptions
+        self._note = app.store.note
         self._clock = time.time
         self._history = History(app.database, app.settings.journal_table, app.store, app.settings.state_table)
 
@@ -165,6 +166,11 @@ class DynamoPorts:
         """See `Ports`."""
         with _reaching():
             yield from self._history.conversation(exam, after, newest_first=newest_first)
+
+    def note(self, entry: Entry) -> None:
+        """See `Ports`."""
+        with _reaching():
+            self._note(entry)
 
     def is_revoked(self, principal: Principal) -> bool:
         """See `Ports`."""

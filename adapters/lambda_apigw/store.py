@@ -274,6 +274,12 @@ class DynamoStore:
         for sk in taken:
             self._db.write("DeleteItem", {"TableName": self._state, "Key": _key(partition, sk)})
 
+    def note(self, entry: Entry) -> None:
+        """Keep an entry that belongs to no save."""
+        partition = self._partition(ExamKey(entry.school, entry.quiz_id), entry.student_id)
+        for write in self._put_entries([entry], partition):
+            self._db.write("PutItem", write["Put"])
+
     def journal(self, exam: ExamKey) -> list[Entry]:
         """All entries of an exam, in the order of time."""
         entries: list[Entry] = []

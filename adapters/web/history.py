@@ -4,6 +4,7 @@
     GET  /api/exams/QUIZ/conversation      what students wrote, raised hands, what proctors told them, in the order of time
     GET  /api/exams/QUIZ/timeline.csv      the same as files that a spreadsheet opens
     GET  /api/exams/QUIZ/conversation.csv
+    POST /api/exams/QUIZ/export            all about one student, for the school's key only; journalled
 
 For a school's key, and for a proctor's token within its exams and group. Names and groups come from the live records: the journal
 has none. A label's duration is the time until the next one; there is none while it lasts.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -21,17 +23,25 @@ import msgspec
 from flask import Flask, Response, request
 from msgspec import Struct
 
-from adapters.web.access import Reader, reader_of
+from adapters.web.access import SCHOOL_ACTOR, Reader, reader_of, school_of
 from adapters.web.csv_file import BOM, csv_line
 from adapters.web.ports import Ports
 from adapters.web.problems import Problem
-from adapters.web.requests import HistoryRequest, checked_quiz_id, history_cursor_of, read_history_request
+from adapters.web.requests import (
+    HistoryRequest,
+    checked_quiz_id,
+    history_cursor_of,
+    read_export_request,
+    read_history_request,
+)
 from adapters.web.settings import WebSettings
 from core.journal import Entry, position_of
 from core.participant import ExamKey, Participant
+from core.snapshot import view
 
 _CHUNK = 100
 _KNOWN = 1_000
+_FIRST_NOTE = 100
 _TIMELINE = (
     "at",
     "student_id",
@@ -76,11 +86,12 @@ class _Line(Struct):
 def register(app: Flask, ports: Ports, settings: WebSettings) -> None:
     """Add the routes to the app."""
     history = _History(ports, settings)
-    for name, view in (("timeline", history.timeline), ("conversation", history.conversation)):
+    for name, route in (("timeline", history.timeline), ("conversation", history.conversation)):
         for ending in ("", ".csv"):
             app.add_url_rule(
-                f"/api/exams/<quiz_id>/{name}{ending}", f"{name}{ending[1:]}", view, defaults={"as_csv": bool(ending)}
+                f"/api/exams/<quiz_id>/{name}{ending}", f"{name}{ending[1:]}", route, defaults={"as_csv": bool(ending)}
             )
+    app.add_url_rule("/api/exams/<quiz_id>/export", "export", history.export, methods=["POST"])
 
 
 class _History:
@@ -105,6 +116,31 @@ class _History:
         return self._answer(
             reader, asked, self._seen(entries, reader), _words, _CONVERSATION if as_csv else None, "lines"
         )
+
+    def export(self, quiz_id: str) -> Response:
+        """All that is kept about one student of an exam, for a request of theirs. Who asked is journalled first."""
+        exam = ExamKey(school_of(request, self._settings), checked_quiz_id(quiz_id))
+        student_id = read_export_request(request)
+        record = self._ports.records(exam, [student_id]).get(student_id)
+        entries = list(self._ports.timeline(exam, student_id, None, newest_first=False))
+        if record is None and not entries:
+            raise Problem(404, "not_found", f"nothing is known of a student {student_id} in an exam {quiz_id}")
+        now = self._ports.now()
+        number = _FIRST_NOTE + secrets.randbelow(
+            1_000 - _FIRST_NOTE
+        )  # beside what a save of the exam notes at this moment
+        self._ports.note(
+            Entry(*exam, "", int(now * 1000), number, now, "exam", "exported", reference=student_id, actor=SCHOOL_ACTOR)
+        )
+        lines = _timed((_Line(entry, record) for entry in entries), None, newest_first=False)
+        body = {
+            "quiz_id": exam.quiz_id,
+            "student_id": student_id,
+            "participant": None if record is None else view(record),
+            "entries": [_event(line) for line in lines],
+            "server_time": round(now * 1000, 3),
+        }
+        return Response(msgspec.json.encode(body), content_type="application/json")
 
     def _begin(self, quiz_id: str) -> tuple[Reader, HistoryRequest]:
         """Who asks, and for what; there is such an exam, and the student is one that they may see."""

@@ -115,6 +115,9 @@ class Ports(Protocol):
     def conversation(self, exam: ExamKey, after: Position | None, *, newest_first: bool) -> Iterator[Entry]:
         """The entries that are lines of an exam's conversation (`is_conversation`), behind a position, in the order of time."""
 
+    def note(self, entry: Entry) -> None:
+        """Keep an entry that belongs to no save, such as who exported what."""
+
     # --- who reads ---
 
     def is_revoked(self, principal: Principal) -> bool:

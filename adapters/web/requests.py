@@ -201,6 +201,15 @@ def read_command_request(request: Request, quiz_id: str) -> Order:
         raise _explained(error) from error
 
 
+class _ExportRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    student_id: Id
+
+
+def read_export_request(request: Request) -> str:
+    """The student in the body of a request for an export. Raises `Problem`."""
+    return str(_read(request, _ExportRequest).student_id)
+
+
 def read_csv_body(request: Request) -> bytes:
     """The body of a request that brings a CSV file. Raises `Problem`."""
     request.max_content_length = MAX_ROSTER_BODY_BYTES

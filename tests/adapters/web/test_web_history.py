@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import time
+from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
@@ -239,3 +240,28 @@ def test_a_conversation_has_each_word_once():
     assert not is_conversation(entry("command", "warn", after="accepted", to_everyone=True))
     assert not is_conversation(entry("command", "pause", after="accepted"))
     assert not is_conversation(entry("exam", "opened", student=""))
+
+
+def test_all_about_a_student_is_exported_for_the_school_and_that_is_journalled(story):
+    def export(key=NORTH, student="budi"):
+        return story.api.post(story.path("export"), {"student_id": student}, key=key)
+
+    answer = export()
+    assert answer.status == 200
+    assert brief(answer.json["entries"]) == BUDI
+    assert answer.json["participant"]["student_name"] == "Budi"
+    assert export(student="nobody").status == 404
+    assert export(key=SOUTH).status == 404
+    assert export(key=story.token()).status == 401
+    assert story.api.post(story.path("export"), {}).json["field"] == "student_id"
+    noted = [line for line in story.lines("timeline", student_id="") if line["cause"] == "exported"]
+    assert [(line["actor"], line["reference"]) for line in noted] == [("api", "budi")]
+
+
+def test_the_page_of_the_api_has_every_route_and_no_other(cluster):
+    page = (Path(__file__).parents[3] / "docs" / "api.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    told = {path.partition(" ")[2] or path for row in rows for path in re.findall("`([^`]+)`", row)}
+    told = {f"/api/exams/QUIZ/{path}" if not path.startswith("/") else path for path in told}
+    routes = {str(rule).replace("<quiz_id>", "QUIZ") for rule in cluster.app.url_map.iter_rules()}
+    assert told == {route for route in routes if route.startswith("/api/")}
