@@ -6,6 +6,7 @@ access.py     whose key or token it is
 history.py    timelines, conversations, and both as CSV (csv_file.py)
 requests.py   bodies and queries: what they must fit, and what is wrong with those that do not
 roster_file.py  rosters as CSV
+limits.py     how often a key may ask
 problems.py   errors as application/problem+json
 exams.py      opening and closing: decide, save unless changed meanwhile
 ports.py      what the app needs of a deployment

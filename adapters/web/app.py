@@ -22,16 +22,19 @@ Errors are problem details (`problems`). Times are epoch seconds, `server_time` 
 from __future__ import annotations
 
 import itertools
+import math
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 from flask import Flask, Response, request
 
 from adapters.web import history, problems
-from adapters.web.access import proctor_of, school_of
+from adapters.web.access import key_of, proctor_of, school_of
 from adapters.web.exams import close_exam, open_exam
+from adapters.web.limits import RateLimit
 from adapters.web.pages import pages
 from adapters.web.ports import BadPosition, Ports
 from adapters.web.problems import Problem
@@ -92,6 +95,7 @@ def create_app(ports: Ports, settings: WebSettings) -> Flask:
     app.add_url_rule("/api/exams/<quiz_id>/participants", view_func=api.participants)
     history.register(app, ports, settings)
     app.register_blueprint(pages(settings))
+    app.before_request(_limited(RateLimit(settings.requests_per_second, settings.request_burst, time.monotonic)))
     app.after_request(_secured)
     return app
 
@@ -283,6 +287,21 @@ class _Api:
 
 def _json(body: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(body), status, content_type="application/json")
+
+
+def _limited(limit: RateLimit) -> Callable[[], None]:
+    """Refuse a key that asks too often; pages and health are not counted."""
+
+    def check() -> None:
+        if not request.path.startswith("/api/"):
+            return
+        wait = limit.wait_seconds(key_of(request) or f"address {request.remote_addr}")
+        if wait > 0:
+            seconds = str(math.ceil(wait))
+            detail = f"this key asks too often; send the same request again in {seconds} s"
+            raise Problem(429, "too_many_requests", detail, headers={"Retry-After": seconds})
+
+    return check
 
 
 def _secured(response: Response) -> Response:
