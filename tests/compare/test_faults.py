@@ -32,6 +32,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
         ("STORE", 1.5),
     ):
         monkeypatch.setattr(f"compare.trials.{name}_SECONDS", seconds)
+    monkeypatch.setattr("compare.clients.RESEND_SECONDS", 1.0)
 
 
 async def test_both_deployments_get_over_a_store_that_stands_still() -> None:
