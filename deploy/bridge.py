@@ -108,6 +108,7 @@ class Bridge:
         self._writes = _Serverless(settings, "bridge-writes")
         self._moves = _Serverless(settings, "bridge-moves")
         self._shows = _Serverless(settings, "bridge-shows")
+        self._carries = _Serverless(settings, "bridge-carries")
         self._redis = redis.asyncio.Redis.from_url(redis_url)
         self._lists = redis.asyncio.Redis.from_url(redis_url)
         self._clock = ServiceClock()
@@ -131,6 +132,7 @@ class Bridge:
             group.create_task(self._again(self._round, _ROUND_SECONDS))
             group.create_task(self._again(self._mirror, _ROUND_SECONDS))
             group.create_task(self._again(self._listen, 0.0))
+            group.create_task(self._again(self._carry_away, 0.02))
             group.create_task(self._again(self._report, 1.0))
 
     async def _again(self, duty: Callable[[], Coroutine[Any, Any, None]], seconds: float) -> None:
@@ -325,7 +327,7 @@ class Bridge:
         """The paper's own clients do not read `reconnect`: they come back by their configured address, as DNS has it then."""
         await asyncio.sleep(seconds)
         for connection in connections:
-            await self._decides.run(lambda app, c=connection: app.connections.close(c, CloseCode.MOVED, "moved"))  # type: ignore[misc]
+            await self._moves.run(lambda app, c=connection: app.connections.close(c, CloseCode.MOVED, "moved"))  # type: ignore[misc]
 
     def _claimed(self, app: Application, key: ParticipantKey, live: Participant | None) -> Participant | None:
         """Make the cluster the participant's home, if it belongs there. `live`: what Redis has, whose owner can't save any more."""
@@ -564,23 +566,18 @@ class Bridge:
     # --- events on the wrong side ---
 
     async def _listen(self) -> None:
-        """Claims of workers, and events that they keep for the serverless side. Taken off only when done, so that none is lost."""
-        names = [CLAIMS, *(exam_keys(key).away for key in self._exams)]
-        found = await cast(Any, self._lists.blpop([CLAIMS], timeout=0.05)) if len(names) == 1 else None
-        busy = found is not None
+        """Claims of workers. They have a thread of their own, because pages wait for the answer."""
+        found = await cast(Any, self._lists.blpop([CLAIMS], timeout=0.5))
         if found is not None:
             await self._answer(_home_claim.decode(found[1]))
-        while (text := await cast(Any, self._lists.lpop(CLAIMS))) is not None:
-            busy = True
-            await self._answer(_home_claim.decode(text))
-        for name in names[1:]:
-            waiting = await cast(Any, self._lists.lrange(name, 0, 99))
-            for text in waiting:
+
+    async def _carry_away(self) -> None:
+        """Events that workers keep for the serverless side. Taken off only when done, so that none is lost."""
+        for key in list(self._exams):
+            name = exam_keys(key).away
+            for text in await cast(Any, self._redis.lrange(name, 0, 99)):
                 await self._carry(_addressed.decode(text))
-                await cast(Any, self._lists.lpop(name))
-                busy = True
-        if not busy:
-            await asyncio.sleep(0.02)
+                await cast(Any, self._redis.lpop(name))
 
     async def _answer(self, claim: HomeClaim) -> None:
         stored = await cast(Any, self._redis.hget(exam_keys(claim.key.exam).records, claim.key.student_id))
@@ -602,7 +599,7 @@ class Bridge:
             app.shell.apply(addressed.key, addressed.event, outbox, must_exist=must_exist)
             app.shell.finish(outbox)
 
-        await self._decides.run(apply)
+        await self._carries.run(apply)
 
     async def _take_inboxes(self, key: ExamKey) -> None:
         """What functions left for the cluster: into its inboxes first, and only then off the table."""

@@ -464,6 +464,11 @@ class Rehearsal:
             if reason:
                 self._notes.append(f"guard: {reason}")
             await asyncio.sleep(0.2)
+        if percent in (0, 100):  # else DNS has some of the paper's clients elsewhere than the plan
+            while (health := await self._aws(lambda app: app.moves.health())) is None or health.waiting:
+                if time.monotonic() > ends:
+                    raise MigrationRehearsalError(f"the bridge still waits for {health.waiting if health else 'all'}")
+                await asyncio.sleep(0.2)
         self._done(what or f"shift to {percent:g} %", at)
 
     def _is_there(self, move: Move, page: Page) -> bool:
