@@ -15,7 +15,7 @@ from adapters.lambda_apigw import resources
 from adapters.lambda_apigw.aws_http import Credentials, DynamoDb, Session
 from adapters.lambda_apigw.local.ministack import MiniStack
 from adapters.lambda_apigw.store import DynamoStore
-from core.journal import Entry
+from core.journal import Entry, position_of
 from core.participant import ExamKey
 
 EXAM = ExamKey("north", "math#1")
@@ -133,3 +133,28 @@ def test_a_certificate_that_can_not_be_used_is_one_line(tmp_path):
     for path in (tmp_path / "none.pem", tmp_path / "cert.pem"):
         with pytest.raises(SettingsError, match=r"tls_certificate .*can't be used"):
             read_settings({"token_secret": "x" * 32, "tls_certificate": str(path)}, {})
+
+
+def test_timelines_and_the_conversation_are_read_from_any_position_either_way(ledger):
+    def said(student, version):
+        return Entry(*EXAM, student, version, 0, at=1000.0 + version, kind="message", cause="chat", text=f"{version}")
+
+    s1, other = "s#1", "s#1!"  # ids of which one begins with the other, and with the separator of keys
+    told = [said(other, 2), said(s1, 4), said("s2", 6)]
+    ledger.write([*told, *(entry(who, version, n) for who in (s1, other) for version in (1, 3, 5) for n in (0, 1))])
+    whole = list(ledger.timeline(EXAM, None, None, newest_first=False))
+    assert sorted(whole, key=lambda e: ledger.place(position_of(e))) == whole
+    assert len(whole) == 15
+    mine = list(ledger.timeline(EXAM, s1, None, newest_first=False))
+    assert [(e.version, e.n) for e in mine] == [(1, 0), (1, 1), (3, 0), (3, 1), (4, 0), (5, 0), (5, 1)]
+    assert list(ledger.conversation(EXAM, None, newest_first=False)) == told
+    for read, lines in (
+        (lambda after, back: ledger.timeline(EXAM, None, after, newest_first=back), whole),
+        (lambda after, back: ledger.timeline(EXAM, s1, after, newest_first=back), mine),
+        (lambda after, back: ledger.conversation(EXAM, after, newest_first=back), told),
+    ):
+        assert list(read(None, True)) == lines[::-1]
+        for index, line in enumerate(lines):
+            assert list(read(position_of(line), False)) == lines[index + 1 :]
+            assert list(read(position_of(line), True)) == lines[:index][::-1]
+    assert list(ledger.conversation(ExamKey("north", "math"), None, newest_first=False)) == []
