@@ -152,6 +152,8 @@ def test_a_command_to_everyone_is_an_event_on_the_exam():
     assert isinstance(routed, routing.CommandToAll)
     assert routed.exam == EXAM_KEY
     assert routed.event.command.command_id == "k"
+    assert routed.event.command.to_everyone
+    assert not route(order(), PROCTOR).event.to_everyone
 
 
 def test_the_group_of_a_token_bounds_whom_it_commands():
