@@ -125,7 +125,8 @@ def granted(stored: Participant, live: Participant | None, now: float, policy: P
         record = replace(live, version=max(live.version, stored.version))
     if record.home == "lambda":
         return handed_over(record, "ec2", now, policy)
-    return replace(record, home_epoch=record.home_epoch + 1, version=max(record.version + 1, int(now * 1000)))
+    # the epoch stays: an earlier grant may have been kept after all, and is written back under it
+    return replace(record, version=record.version + 1)
 
 
 def was_told(session: Session, policy: Policy) -> bool:
