@@ -161,8 +161,8 @@ def principal_of(claims: Mapping[str, Any]) -> Principal:
     return principal
 
 
-def issue(principal: Principal, secret: str, kid: str = "") -> str:
-    """Sign a token for this principal with HS256."""
+def issue(principal: Principal, secret: str, kid: str = "", audience: str = "") -> str:
+    """Sign a token for this principal with HS256, for a service that wants to be named in `aud` if it does."""
     import jwt
 
     claims: dict[str, Any] = {
@@ -175,6 +175,7 @@ def issue(principal: Principal, secret: str, kid: str = "") -> str:
         "name": principal.name,
         "group": principal.group,
         "endpoints": list(principal.endpoints),
+        "aud": audience,
     }
     claims = {name: value for name, value in claims.items() if value not in ("", [])}
     return jwt.encode(claims, secret, algorithm="HS256", headers={"kid": kid} if kid else None)

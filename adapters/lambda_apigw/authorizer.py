@@ -40,7 +40,9 @@ def on_authorize(event: dict[str, Any], context: object) -> dict[str, Any]:
     """Allow the connection, with the claims as its context, or refuse it."""
     query = event.get("queryStringParameters") or {}
     try:
-        principal = verify(token_of(_offered(event), query.get("token")), keys(_settings()), time.time())
+        settings = _settings()
+        token = token_of(_offered(event), query.get("token"))
+        principal = verify(token, keys(settings), time.time(), settings.audience)
     except TokenRejected as rejected:
         connection = event["requestContext"].get("connectionId")
         logger.info("a token was refused", reason=rejected.message, status=rejected.status, connection=connection)

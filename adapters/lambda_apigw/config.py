@@ -32,6 +32,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     sqs_url: str
     token_secret: str = ""
     token_secret_parameter: str = ""
+    audience: str = ""
     shards: int = 1
     retention_days: float = 180.0
     sweep_seconds: float = 10.0
@@ -40,6 +41,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     direct_watchers: int = 3
     policy: Policy | None = None
     usage_every_seconds: float = 60.0
+    log_sample_rate: float = 0.0
     school_keys: str = ""
     school_keys_parameter: str = ""
     socket_url: str = ""
@@ -52,6 +54,9 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
     The names of AWS's own variables are AWS's. `PROCTORWIRE_USAGE_EVERY_SECONDS=0` writes a usage line for every invocation.
     Without `PROCTORWIRE_VIEWS_QUEUE_URL` every change is published at once, however many proctors watch; with it, what more than
     `PROCTORWIRE_DIRECT_WATCHERS` watch is published together, within a second (0: everything).
+
+    With `PROCTORWIRE_AUDIENCE` a token's `aud` must name it; without, tokens with an `aud` are refused.
+    `PROCTORWIRE_LOG_SAMPLE_RATE` is the share of frames that get a log line, 0 to 1.
     """
     region = _needed(environ, "AWS_REGION")
     everywhere = environ.get("AWS_ENDPOINT_URL", "")
@@ -76,6 +81,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
             sqs_url=environ.get("AWS_ENDPOINT_URL_SQS") or everywhere or f"https://sqs.{region}.amazonaws.com",
             token_secret=environ.get("PROCTORWIRE_TOKEN_SECRET", ""),
             token_secret_parameter=environ.get("PROCTORWIRE_TOKEN_SECRET_PARAMETER", ""),
+            audience=environ.get("PROCTORWIRE_AUDIENCE", ""),
             shards=int(_number(environ, "PROCTORWIRE_SHARDS", 1, 1, 64)),
             retention_days=_number(environ, "PROCTORWIRE_RETENTION_DAYS", 180, 1, 3_650),
             sweep_seconds=_number(environ, "PROCTORWIRE_SWEEP_SECONDS", 10, 1, 60),
@@ -84,6 +90,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
             direct_watchers=int(_number(environ, "PROCTORWIRE_DIRECT_WATCHERS", 3, 0, 100)),
             policy=msgspec.json.decode(policy, type=Policy) if policy else None,
             usage_every_seconds=_number(environ, "PROCTORWIRE_USAGE_EVERY_SECONDS", 60, 0, 3_600),
+            log_sample_rate=_number(environ, "PROCTORWIRE_LOG_SAMPLE_RATE", 0, 0, 1),
             school_keys=environ.get("PROCTORWIRE_SCHOOL_KEYS", ""),
             school_keys_parameter=environ.get("PROCTORWIRE_SCHOOL_KEYS_PARAMETER", ""),
             socket_url=environ.get("PROCTORWIRE_SOCKET_URL", ""),

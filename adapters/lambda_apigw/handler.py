@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import random
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -114,8 +115,18 @@ class Application:
         self.subscriptions.forget(source.connection)
         self.connections.close(source.connection, CloseCode.RATE, "too many frames; come back in a minute")
 
+    def sample(self, request: Event, context: Any) -> None:
+        """Write a line about one frame of so many, ids only.
+
+        Powertools' own sampling turns DEBUG on for an environment and all that it does later; this draws for each frame. The line
+        is INFO, because Lambda's own filter (`ApplicationLogLevel`) drops DEBUG.
+        """
+        if random.random() < self.settings.log_sample_rate:  # noqa: S311 - nothing to guess
+            ids = _ids(request) | {"route": request["routeKey"], "request_id": context.aws_request_id}
+            logger.info("a frame, sampled", extra=ids)
+
     def _verify(self, token: str) -> Principal:
-        return verify(token, keys(self.settings), time.time())
+        return verify(token, keys(self.settings), time.time(), self.settings.audience)
 
     def _dropped(self, connection: str, status: int) -> None:
         self.session.meter.call("frames_dropped")
@@ -151,6 +162,7 @@ def on_message(event: Event, context: Any) -> Event:
         if source is None:
             app.connections.close(request["connectionId"], CloseCode.TOKEN, "this connection is not known")
             return _OK
+        app.sample(request, context)
         received_at = request["requestTimeEpoch"] / 1000
         if app.guard.exceeded(source.connection, received_at):
             app.end_flood(source)

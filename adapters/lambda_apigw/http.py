@@ -200,6 +200,7 @@ def web_settings(settings: Settings) -> WebSettings:
             token_secrets=keys(settings),
             socket_url=read_socket_url(settings.socket_url or beside),
             endpoints=read_endpoints(settings.endpoints),
+            audience=settings.audience,
         )
     except WebSettingsError as error:
         raise ConfigError(str(error)) from error

@@ -60,7 +60,7 @@ def proctor_of(request: Request, settings: WebSettings, ports: Ports, quiz_id: s
     if given.count(".") != 2 or settings.school_keys.school_of(given) is not None:  # a token has three parts
         return Principal("proctor", school_of(request, settings), SCHOOL_ACTOR, (quiz_id,), math.inf)
     try:
-        principal = verify(given, settings.token_secrets, ports.now())
+        principal = verify(given, settings.token_secrets, ports.now(), settings.audience)
     except TokenRejected as error:
         raise _unauthorized(error.message) from error
     if principal.role != "proctor":

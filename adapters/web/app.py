@@ -139,7 +139,7 @@ class _Api:
             endpoints=settings.hosts,
         )
         kid, secret = next(iter(settings.token_secrets.items()))
-        token = issue(principal, secret, kid)
+        token = issue(principal, secret, kid, settings.audience)
         if len(token) > _MAX_TOKEN_CHARACTERS:
             detail = "quiz_id: too many or too long for one token; ask for several tokens"
             raise Problem(422, "bad_field", detail, field="quiz_id")

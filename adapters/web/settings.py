@@ -37,6 +37,7 @@ class WebSettings(Struct, frozen=True, kw_only=True):
     """`token_secrets` maps `kid` to HS256 secret; the first one signs. `socket_url` is where clients connect.
 
     `endpoints` are further hosts that a page may be sent to by a `reconnect`; the one of `socket_url` always is.
+    With an `audience`, tokens are signed for it, and only those for it count.
     A key (or an address without one) may send `request_burst` requests at once and `requests_per_second` in the long run.
     """
 
@@ -44,6 +45,7 @@ class WebSettings(Struct, frozen=True, kw_only=True):
     token_secrets: dict[str, str]
     socket_url: str
     endpoints: tuple[str, ...] = ()
+    audience: str = ""
     requests_per_second: float = 50.0
     request_burst: float = 200.0
 

@@ -216,6 +216,8 @@ ANY_RESOURCE = {
     # these actions know no resource (service authorization reference)
     ("ec2", "cloudwatch:PutMetricData"),
     ("ec2", "elasticloadbalancing:DescribeTargetHealth"),
+    ("lambda", "xray:PutTraceSegments"),
+    ("lambda", "xray:PutTelemetryRecords"),
 }
 """Where a statement may say `*`, and why."""
 
@@ -275,7 +277,7 @@ def test_who_may_do_what():
         role = name.replace("Function", "Role")
         own = {action for where, each in statements(LAMBDA) if where == role for action in listed(each["Action"])}
         own -= {"logs:CreateLogStream", "logs:PutLogEvents", "sts:AssumeRole"}
-        if "ManagedPolicyArns" in properties(LAMBDA, role):
+        if {"Ref": "DecidePolicy"} in properties(LAMBDA, role)["ManagedPolicyArns"]:
             own = own - decide | {"decide"}
         allowed[name.removesuffix("Function")] = own
     receive = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
@@ -294,6 +296,30 @@ def test_who_may_do_what():
     assert decide == {
         *("dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"),
         *("execute-api:ManageConnections", "sqs:SendMessage"),
+    }
+
+
+def test_tracing_is_off_unless_asked_for_and_only_then_allowed():
+    assert LAMBDA["Parameters"]["Tracing"]["Default"] == "PassThrough"
+    assert LAMBDA["Conditions"]["Traces"] == {"Fn::Equals": [{"Ref": "Tracing"}, "Active"]}
+    only_then = {"Fn::If": ["Traces", {"Ref": "TracingPolicy"}, {"Ref": "AWS::NoValue"}]}
+    for name in templates.of_type(LAMBDA, "AWS::Lambda::Function"):
+        assert properties(LAMBDA, name)["TracingConfig"] == {"Mode": {"Ref": "Tracing"}}, name
+        assert only_then in properties(LAMBDA, name.replace("Function", "Role"))["ManagedPolicyArns"], name
+    assert LAMBDA["Resources"]["TracingPolicy"]["Condition"] == "Traces"
+    traced = {name for name, each in statements(LAMBDA) if "xray:" in str(each.get("Action"))}
+    assert traced == {"TracingPolicy"}
+
+
+def test_the_message_function_is_told_how_much_to_log_and_who_checks_tokens_for_whom():
+    variables = {
+        name: properties(LAMBDA, name)["Environment"]["Variables"]
+        for name in templates.of_type(LAMBDA, "AWS::Lambda::Function")
+    }
+    assert variables["MessageFunction"]["PROCTORWIRE_LOG_SAMPLE_RATE"] == {"Ref": "LogSampleRate"}
+    checking = {name for name, each in variables.items() if "PROCTORWIRE_TOKEN_SECRET_PARAMETER" in each}
+    assert checking == {
+        name for name, each in variables.items() if each.get("PROCTORWIRE_AUDIENCE") == {"Ref": "Audience"}
     }
 
 

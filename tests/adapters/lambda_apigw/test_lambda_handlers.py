@@ -24,6 +24,7 @@ from adapters.lambda_apigw.claims import context_of, principal_in
 from adapters.lambda_apigw.config import ConfigError
 from adapters.lambda_apigw.flood import FloodGuard
 from adapters.lambda_apigw.usage import read_line
+from core.errors import TokenRejected
 from core.identity import Principal, issue
 
 _numbers = itertools.count(1)
@@ -109,6 +110,31 @@ def test_a_token_that_is_not_for_an_exam_is_denied_and_not_logged(capsys: pytest
     assert token not in capsys.readouterr().out
 
 
+def test_an_audience_is_wanted_of_every_token_if_one_is_set_and_of_none_if_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 7519, 4.1.3; the same on both deployments."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    named = {
+        "": issue(student(), SECRET),
+        **{who: issue(student(), SECRET, audience=who) for who in ("exams", "others")},
+    }
+    for audience, admitted in (("", {""}), ("exams", {"exams"})):
+        monkeypatch.setenv("PROCTORWIRE_AUDIENCE", audience)
+        authorizer._settings.cache_clear()
+        app = handler.Application(config.from_environment(), "message")
+        for who, token in named.items():
+            if who in admitted:
+                assert authorize(query={"token": token})["principalId"] == "ann"
+                assert app.shell._verify(token).subject == "ann"  # type: ignore[misc]
+            else:
+                with pytest.raises(authorizer.Unauthorized):
+                    authorize(query={"token": token})
+                with pytest.raises(TokenRejected, match="aud"):
+                    app.shell._verify(token)  # type: ignore[misc]
+        app.session.close()
+    authorizer._settings.cache_clear()
+
+
 def test_a_context_of_another_authorizer_is_nobody() -> None:
     for context in ({}, {"role": "student"}, context_of(student()) | {"quiz_id": "no json"}):
         assert principal_in(context) is None
@@ -145,6 +171,8 @@ def test_a_key_can_come_from_a_parameter(monkeypatch: pytest.MonkeyPatch) -> Non
         ("AWS_REGION", "", "AWS_REGION is not set"),
         ("PROCTORWIRE_SHARDS", "many", "PROCTORWIRE_SHARDS: 'many' is no number"),
         ("PROCTORWIRE_SWEEP_SECONDS", "0", "PROCTORWIRE_SWEEP_SECONDS: 0 is not between 1 and 60"),
+        ("PROCTORWIRE_LOG_SAMPLE_RATE", "1.5", "PROCTORWIRE_LOG_SAMPLE_RATE: 1.5 is not between 0 and 1"),
+        ("PROCTORWIRE_LOG_SAMPLE_RATE", "nan", "PROCTORWIRE_LOG_SAMPLE_RATE: nan is not between 0 and 1"),
         ("PROCTORWIRE_POLICY", '{"report_seconds": -1}', "PROCTORWIRE_POLICY: .*report_seconds"),
     ],
 )
@@ -305,6 +333,33 @@ def test_a_failure_is_logged_with_ids_and_raised(app: handler.Application, monke
     for found_by in ('"connection":"c="', '"school":"north"', '"role":"student"', '"sub":"ann"'):
         assert found_by in logged
     assert "Ann Example" not in logged
+
+
+@pytest.mark.parametrize(
+    ("rate", "drawn", "lines"), [(0.0, 0.0, 0), (0.25, 0.2499, 1), (0.25, 0.25, 0), (1.0, 0.9999, 1)]
+)
+def test_a_share_of_frames_gets_a_line_of_ids(
+    app: handler.Application, monkeypatch: pytest.MonkeyPatch, rate: float, drawn: float, lines: int
+) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(handler, "logger", Logger(service=f"proctorwire-{rate}-{drawn}", stream=written))
+    monkeypatch.setattr(handler.random, "random", lambda: drawn)
+    app.settings = replace(app.settings, log_sample_rate=rate)
+    handler.on_message(message(student(name="Ann Example"), "lmsQuizMonitoringStudent", **REPORT), Context())
+    found = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert len(found) == lines
+    for line in found:
+        ids = {
+            "connection": "c=",
+            "school": "north",
+            "sub": "ann",
+            "route": "lmsQuizMonitoringStudent",
+            "request_id": "r-1",
+        }
+        assert ids.items() <= line.items()
+        assert line["level"] == "INFO"  # Lambda drops what is below `ApplicationLogLevel`
+        assert "Ann Example" not in str(line)
+        assert len(json.dumps(line)) < 400, "docs/serverless.md counts 0.4 KB a line"
 
 
 # --- what the functions may import, and how long that takes ---

@@ -3,8 +3,10 @@
 import time
 
 import pytest
-from web_api import ENDPOINTS, NORTH, NORTH_NEXT, SECRET, SOCKET_URL, SOUTH
+from msgspec.structs import replace
+from web_api import ENDPOINTS, NORTH, NORTH_NEXT, SECRET, SOCKET_URL, SOUTH, settings
 
+from adapters.web.app import create_app
 from core.errors import TokenRejected
 from core.identity import verify
 
@@ -46,6 +48,19 @@ def test_ids_may_be_numbers_and_a_long_name_is_cut(api):
     body = {**STUDENT, "quiz_id": 9, "student_id": 12, "quiz_attempt_id": 0, "name": "n" * 200}
     principal = bearer(api.post("/api/token", body).json["token"])
     assert (principal.participant, principal.attempt_id, len(principal.name)) == (("north", "9", "12"), "0", 80)
+
+
+def test_an_audience_is_signed_into_tokens_and_wanted_of_them(api):
+    client = create_app(api.ports, replace(settings(), audience="exams")).test_client()
+    headers = {"Authorization": f"Bearer {NORTH}"}
+    token = client.post("/api/token", json=PROCTOR, headers=headers).json["token"]
+    assert verify(token, {"k2": SECRET}, time.time(), "exams").subject == "p1"
+    with pytest.raises(TokenRejected, match="aud"):
+        bearer(token)
+    url = "/api/exams/math/timeline"
+    assert client.get(url, headers={"Authorization": f"Bearer {token}"}).status_code != 401
+    without = api.post("/api/token", PROCTOR).json["token"]
+    assert client.get(url, headers={"Authorization": f"Bearer {without}"}).status_code == 401
 
 
 def test_the_key_says_which_school_it_is(api):
