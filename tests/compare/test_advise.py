@@ -182,7 +182,7 @@ def test_a_result_gives_new_coefficients_with_its_date_and_machine(run, tmp_path
 def test_the_standard_runs_are_made_and_fitted(run, tmp_path, monkeypatch):
     made = []
 
-    def played(number, options):
+    def played(options):
         made.append(options["mode"])
         return sample_result(options["mode"])
 
