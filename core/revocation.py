@@ -18,6 +18,13 @@ class Revocation(Struct, frozen=True):
     subject: str = ""
 
 
+class ListedRevocation(Struct, frozen=True):
+    """A revocation and the moment until which it holds, for an operator's eyes."""
+
+    revocation: Revocation
+    until: float
+
+
 def is_refused(principal: Principal, revoked: Mapping[Revocation, float], now: float) -> bool:
     """Whether this bearer is out, by revocations with the moment until which each holds. A proctor of several exams is out when all
     of these are.

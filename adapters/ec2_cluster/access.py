@@ -13,25 +13,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
+from msgspec.structs import astuple
 
 from core.errors import TokenRejected
 from core.identity import Principal, PublicKey, Role, public_keys
+from core.revocation import Revocation, is_refused
 
 log = logging.getLogger(__name__)
 
 JWKS_PERIOD_SECONDS = 60.0
 _JWKS_BYTES = 256 * 1024
 _FETCH_SECONDS = 5.0
-
-
-class Revocation(Struct, frozen=True, array_like=True):
-    """Tokens that count no more: of one bearer, or of all of this role, in one exam or (no `quiz_id`) in all of a school's."""
-
-    school: str
-    role: Role
-    quiz_id: str = ""
-    subject: str = ""
 
 
 class Revocations:
@@ -45,24 +37,26 @@ class Revocations:
         self.until = {decode_revocation(field): float(until) for field, until in stored.items()}
 
     def refuses(self, principal: Principal, now: float) -> bool:
-        """Whether this bearer's tokens count no more. A proctor of several exams is out when all of these are."""
-        return bool(self.until) and all(self._covers(principal, quiz_id, now) for quiz_id in principal.quiz_ids)
-
-    def _covers(self, principal: Principal, quiz_id: str, now: float) -> bool:
-        school, role, subject = principal.school, principal.role, principal.subject
-        return any(
-            self.until.get(Revocation(school, role, quiz, who), 0.0) > now
-            for quiz in (quiz_id, "")
-            for who in (subject, "")
-        )
+        """Whether this bearer's tokens count no more."""
+        return is_refused(principal, self.until, now)
 
     def stored(self) -> Iterable[tuple[bytes, float]]:
         """As Redis keeps them."""
         return [(encode_revocation(revocation), until) for revocation, until in self.until.items()]
 
 
-encode_revocation = msgspec.json.Encoder().encode
-decode_revocation = msgspec.json.Decoder(Revocation).decode
+_encode = msgspec.json.Encoder().encode
+_fields = msgspec.json.Decoder(tuple[str, Role, str, str])
+
+
+def encode_revocation(revocation: Revocation) -> bytes:
+    """As it is a field of Redis' hash: an array, which is the same bytes from every release."""
+    return _encode(astuple(revocation))
+
+
+def decode_revocation(stored: bytes) -> Revocation:
+    """From a field of Redis' hash. Raises msgspec.ValidationError."""
+    return Revocation(*_fields.decode(stored))
 
 
 class TokenKeys:

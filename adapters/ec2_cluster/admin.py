@@ -14,7 +14,7 @@ import msgspec
 import redis
 from msgspec import Struct
 
-from adapters.ec2_cluster.access import Revocation, decode_revocation, encode_revocation
+from adapters.ec2_cluster.access import decode_revocation, encode_revocation
 from adapters.ec2_cluster.keys import (
     REVOKED,
     REVOKED_CHANNEL,
@@ -28,6 +28,7 @@ from core import exam as exam_record
 from core import participant
 from core.errors import CloseCode
 from core.participant import ExamKey, ParticipantKey
+from core.revocation import ListedRevocation, Revocation
 
 
 class AdminError(Exception):
@@ -60,13 +61,6 @@ class ListedExam(Struct, frozen=True):
     state: str
     students: int
     labels: dict[str, int]
-
-
-class ListedRevocation(Struct, frozen=True):
-    """A revocation and the moment until which it holds."""
-
-    revocation: Revocation
-    until: float
 
 
 class Admin:
@@ -154,12 +148,13 @@ class Admin:
             self._redis.publish(REVOKED_CHANNEL.decode(), "")
         return bool(done)
 
-    def revocations(self) -> list[ListedRevocation]:
-        """All that are in force."""
+    def revocations(self, school: str = "") -> list[ListedRevocation]:
+        """All that are in force, or those of a school."""
         with _reaching():
             stored, now = cast(Any, self._redis.hgetall(REVOKED)), self.now()
         listed = [ListedRevocation(decode_revocation(field), float(until)) for field, until in stored.items()]
-        return sorted((one for one in listed if one.until > now), key=lambda one: one.until)
+        shown = (one for one in listed if one.until > now and school in ("", one.revocation.school))
+        return sorted(shown, key=lambda one: one.until)
 
     def now(self) -> float:
         """The service's clock: Redis time."""

@@ -22,10 +22,10 @@ import msgspec
 import redis
 from msgspec import Meta, Struct
 
-from adapters.ec2_cluster.access import Revocation
 from adapters.ec2_cluster.admin import Admin, AdminError
 from adapters.ec2_cluster.metrics import Figures, collect, emf, exposition
 from core.identity import Role
+from core.revocation import Revocation
 
 log = logging.getLogger(__name__)
 

@@ -116,12 +116,16 @@ class DynamoSubscriptions:
         """Refuse these tokens for so long: at the next connect, and the sockets that are open at the next sweep."""
         until = self._clock() + seconds
         item = {
-            "pk": {"S": _revoked(revocation.school, revocation.role)},
-            "sk": {"S": f"{escaped(revocation.quiz_id)}#{escaped(revocation.subject)}"},
+            **_revocation_key(revocation),
             "x": {"N": repr(until)},
             "ttl": {"N": str(int(until) + 1)},
         }
         self._db.write("PutItem", {"TableName": self._table, "Item": item})
+
+    def allow(self, revocation: Revocation) -> bool:
+        """Take a revocation back. Whether it was in force."""
+        gone: _Item = self._delete(_revocation_key(revocation), "ALL_OLD").get("Attributes") or {}
+        return bool(gone) and not self._is_expired(gone)
 
     def revocations(self, school: str, role: Role) -> dict[Revocation, float]:
         """Those in force, with the moment until which each is. A consistent read of the few there are."""
@@ -194,6 +198,11 @@ def _connection_key(connection: str) -> _Item:
 
 def _revoked(school: str, role: Role) -> str:
     return f"r#{escaped(school)}#{role}"
+
+
+def _revocation_key(revocation: Revocation) -> _Item:
+    pk = _revoked(revocation.school, revocation.role)
+    return {"pk": {"S": pk}, "sk": {"S": f"{escaped(revocation.quiz_id)}#{escaped(revocation.subject)}"}}
 
 
 def plain(value: str) -> str:
