@@ -53,7 +53,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
 
     The names of AWS's own variables are AWS's. `PROCTORWIRE_USAGE_EVERY_SECONDS=0` writes a usage line for every invocation.
     Without `PROCTORWIRE_VIEWS_QUEUE_URL` every change is published at once, however many proctors watch; with it, what more than
-    `PROCTORWIRE_DIRECT_WATCHERS` watch is published together, within a second (0: everything).
+    `PROCTORWIRE_DIRECT_WATCHERS` watch is published together, within two seconds (0: all).
 
     With `PROCTORWIRE_AUDIENCE` a token's `aud` must name it; without, tokens with an `aud` are refused.
     `PROCTORWIRE_LOG_SAMPLE_RATE` is the share of frames that get a log line, 0 to 1.
