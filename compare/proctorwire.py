@@ -97,6 +97,9 @@ def serve(as_json: bool, print_config: bool, **given: Any) -> None:
     "--hours", default=4.0, show_default=True, type=click.FloatRange(0.01, 24 * 31), help="How long it is valid."
 )
 @click.option("--token-secret", envvar="PROCTORWIRE_TOKEN_SECRET", help="Secret that signs tokens, or kid:secret.")
+@click.option(
+    "--audience", default="", envvar="PROCTORWIRE_AUDIENCE", help="For a service that wants its name in `aud`."
+)
 def token(
     role: Any,
     school: str,
@@ -107,6 +110,7 @@ def token(
     group: str,
     hours: float,
     token_secret: str | None,
+    audience: str,
 ) -> None:
     """Make a token for a student's page or a proctor's dashboard, and print it.
 
@@ -125,7 +129,7 @@ def token(
         raise BadInput("a student's token needs exactly one --quiz and an --attempt")
     expires_at = time.time() + hours * _HOURS
     principal = Principal(role, school, subject, quiz_ids, expires_at, attempt_id=attempt, name=name, group=group)
-    click.echo(issue(principal, secret, kid))
+    click.echo(issue(principal, secret, kid, audience))
 
 
 @main.command()
@@ -145,6 +149,7 @@ def token(
     metavar="PLACE",
     help="Where the cluster's journal is carried to, the same as for `serve`: timelines and the conversation come from there.",
 )
+@click.option("--audience", metavar="TEXT", help="The same as for `serve`: tokens are signed for it.")
 @click.option("--endpoints", metavar="LIST", help="Further hosts that clients may be sent to, comma-separated.")
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), help="[default: INFO]")
 @click.option("--json", "as_json", is_flag=True, help="Announce readiness as one line of JSON.")

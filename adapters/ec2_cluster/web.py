@@ -356,6 +356,7 @@ class WebServerSettings(Struct, frozen=True, kw_only=True):
     """The process that serves the API. `port` 0: a free one. `socket_url`: where this cluster's clients connect.
 
     `journal`: where the cluster's journal is carried to, as for `serve`; without it, timelines show only the last moments.
+    `audience`: as for `serve`; tokens are signed for it.
     """
 
     host: str = "127.0.0.1"
@@ -365,6 +366,7 @@ class WebServerSettings(Struct, frozen=True, kw_only=True):
     socket_url: str = "ws://127.0.0.1:8080/ws"
     endpoints: str = ""
     school_keys: str = ""
+    audience: str = ""
     journal: str = ""
     log_level: str = "INFO"
 
@@ -413,6 +415,7 @@ def read_web_settings(
             token_secrets=secrets_by_kid,
             socket_url=read_socket_url(server.socket_url),
             endpoints=read_endpoints(server.endpoints),
+            audience=server.audience,
         )
     except WebSettingsError as error:
         raise SettingsError(str(error)) from error

@@ -78,9 +78,12 @@ def test_what_is_given_goes_before_the_environment_and_that_before_defaults():
         "PROCTORWIRE_PORT": "1",
         "PROCTORWIRE_SOCKET_URL": "wss://a.example/ws",
         "PROCTORWIRE_ENDPOINTS": "b.example,a.example",
+        "PROCTORWIRE_AUDIENCE": "exams",
     }
+    assert settings.audience == ""
     server, settings = read_web_settings({"threads": 2, "host": None}, environment)
     assert (server.port, server.threads, settings.hosts) == (9000, 2, ("a.example", "b.example"))
+    assert settings.audience == "exams"
     server, settings = read_web_settings({"port": 0, "school_keys": f"south:{OTHER}"}, environment)
     assert (server.port, settings.school_keys.school_of(OTHER), settings.school_keys.school_of(KEY)) == (
         0,

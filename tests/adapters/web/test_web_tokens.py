@@ -3,10 +3,12 @@
 import time
 
 import pytest
+from click.testing import CliRunner
 from msgspec.structs import replace
 from web_api import ENDPOINTS, NORTH, NORTH_NEXT, SECRET, SOCKET_URL, SOUTH, settings
 
 from adapters.web.app import create_app
+from compare.proctorwire import main
 from core.errors import TokenRejected
 from core.identity import verify
 
@@ -61,6 +63,24 @@ def test_an_audience_is_signed_into_tokens_and_wanted_of_them(api):
     assert client.get(url, headers={"Authorization": f"Bearer {token}"}).status_code != 401
     without = api.post("/api/token", PROCTOR).json["token"]
     assert client.get(url, headers={"Authorization": f"Bearer {without}"}).status_code == 401
+
+
+def test_the_command_signs_for_an_audience_too():
+    command = [
+        "token",
+        "--role",
+        "proctor",
+        "--school",
+        "north",
+        "--quiz",
+        "math",
+        "--id",
+        "p1",
+        "--token-secret",
+        SECRET,
+    ]
+    made = CliRunner().invoke(main, [*command, "--audience", "exams"])
+    assert verify(made.output.strip(), {"": SECRET}, time.time(), "exams").subject == "p1"
 
 
 def test_the_key_says_which_school_it_is(api):
