@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -363,6 +364,37 @@ def test_a_share_of_frames_gets_a_line_of_ids(
 
 
 # --- what the functions may import, and how long that takes ---
+
+
+@pytest.mark.parametrize("traced", ["", "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"])
+def test_no_tracing_library_is_loaded_whether_lambda_traces_or_not(tmp_path: Path, traced: str) -> None:
+    """One that could be imported is put in the way, so that an import would be seen; none is installed here."""
+    for name in ("aws_xray_sdk", "opentelemetry"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+    code = """
+import sys
+from adapters.lambda_apigw import handler
+class Context:
+    aws_request_id = "r-1"
+    def get_remaining_time_in_millis(self): return 1
+request = {"connectionId": "c=", "routeKey": "x", "requestTimeEpoch": 1, "connectedAt": 1}
+try:
+    handler.on_message({"requestContext": request, "body": "{}"}, Context())
+except OSError:
+    print("no table here")
+print(sorted({"aws_xray_sdk", "opentelemetry"} & set(sys.modules)))
+"""
+    environ = ENVIRONMENT | {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(tmp_path),
+        "AWS_LAMBDA_FUNCTION_NAME": "message",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+        "_X_AMZN_TRACE_ID": traced,
+    }
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("{")]
+    assert lines == ["no table here", "[]"]
 
 
 @pytest.mark.parametrize(
