@@ -374,7 +374,8 @@ class Shell:
         if self._owned.get(key) is owned:
             del self._owned[key]
             self._of_exam[key.exam].discard(key)
-        self._dirty.pop(key, None)
+        if self._dirty.get(key) is owned:  # it may be a newer claim's by now, whose acks wait for its save
+            del self._dirty[key]
 
     # --- deciding ---
 

@@ -58,6 +58,10 @@ def test_a_move_between_both_sides_with_crashes_at_every_step():
     assert seen["restarts"] > seeds / 2
 
 
+def test_a_refused_save_of_a_former_claim_does_not_release_the_acks_of_a_newer_one():
+    run_move(842)
+
+
 @pytest.mark.parametrize(
     ("target", "name", "broken"),
     [
