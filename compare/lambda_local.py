@@ -109,6 +109,6 @@ def _http(settings: config.Settings, port: int) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.effective_port}"
     finally:
-        server.close()
+        server.trigger.pull_trigger(server.close)  # in its own loop, which would else wait for what is gone
         thread.join(2)
         app.session.close()

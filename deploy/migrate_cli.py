@@ -32,7 +32,12 @@ def _account(command: Any) -> Any:
 
 @click.group()
 def migrate() -> None:
-    """Move a live exam from API Gateway to EC2, and back. docs/migration.md takes you through it."""
+    """Move a live exam from API Gateway to EC2, and back. docs/migration.md takes you through it.
+
+    \b
+    Example:
+      deploy migrate rehearse --students 40
+    """
 
 
 @contextlib.contextmanager

@@ -45,7 +45,8 @@ def serve_pages(socket_url: str, secret: str) -> Iterator[Site]:
     try:
         yield Site(f"http://127.0.0.1:{server.effective_port}", socket_url)
     finally:
-        server.close()
+        server.trigger.pull_trigger(server.close)  # in its own loop, which would else wait for a socket that is gone
+        thread.join(2)
 
 
 class Opened:
