@@ -48,7 +48,8 @@ _READS = 4
 _PLAIN_BYTES = 760
 """With the longest usual keys a record up to this size makes an item below 1 KB."""
 
-STUDENTS_OF_A_SHARD = 2_500
+STUDENTS_OF_A_SHARD = 1_000
+"""Also where a big exam begins, whose changes are published together: the account's requests a second are shared by everything."""
 MAX_SHARDS = 64
 
 _ZLIB = 0x78  # the first byte of zlib's format; a record in MessagePack begins with a map, 0x80 or above

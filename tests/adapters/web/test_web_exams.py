@@ -71,7 +71,7 @@ def test_a_new_exam_is_laid_out_for_the_students_it_expects(api, quiz):
     assert (opened.status, opened.json["roster"]["added"]) == (201, 1)
     assert [student_id for student_id, _ in api.ports.participants(key)] != []
     if hasattr(api.ports, "_store"):  # the serverless side's
-        assert api.ports._store.shards(key) == 4
+        assert api.ports._store.shards(key) == 10
     refused = api.post(f"/api/exams/{quiz}/open", {"students": -1})
     assert (refused.status, refused.json["field"]) == (422, "students")
 
