@@ -681,13 +681,28 @@ def forced_rollback(app: Application, now: float, reason: str) -> int:
 
 
 def main() -> None:
-    """`python -m deploy.bridge`: settings of the functions and PROCTORWIRE_REDIS_URL, from the environment."""
+    """`python -m deploy.bridge`: settings of the functions and PROCTORWIRE_REDIS_URL, from the environment.
+
+    With `--forced-rollback` (the cluster is dead, so that no Redis is needed) all go on from the table, and it ends.
+    """
+    forced = sys.argv[1:] == ["--forced-rollback"]
+    if sys.argv[1:] and not forced:
+        sys.exit(f"the bridge takes --forced-rollback or nothing, not {' '.join(sys.argv[1:])}")
     logging.basicConfig(level=os.environ.get("PROCTORWIRE_LOG_LEVEL", "WARNING"), stream=sys.stderr)
     try:
         settings = config.from_environment()
-        redis_url = os.environ["PROCTORWIRE_REDIS_URL"]
-    except (config.ConfigError, KeyError) as error:
-        sys.exit(f"the bridge needs the functions' settings and PROCTORWIRE_REDIS_URL: {error}")
+    except config.ConfigError as error:
+        sys.exit(f"the bridge needs the functions' settings: {error}")
+    if forced:
+        try:
+            came = forced_rollback(Application(settings, "bridge"), time.time(), "the cluster is dead")
+        except migration.WrongStep as error:
+            sys.exit(str(error))
+        print(f"bridge: {came} participants go on from the table")
+        return
+    redis_url = os.environ.get("PROCTORWIRE_REDIS_URL", "")
+    if not redis_url:
+        sys.exit("the bridge needs PROCTORWIRE_REDIS_URL, the cluster's Redis")
 
     async def run() -> None:
         task = asyncio.create_task(Bridge(settings, redis_url).run())

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import sys
 
 import boto3
 import moto
@@ -15,7 +18,7 @@ from core.events import CommandIssued
 from core.exam import new_exam
 from core.migration import Health, Move, WrongStep
 from core.participant import ExamKey
-from deploy import migrate
+from deploy import bridge, migrate
 from deploy.account import Account, AccountError
 from deploy.bridge import agreed
 from deploy.cli import deploy
@@ -48,8 +51,26 @@ def test_a_class_moves_to_the_cluster_and_back_and_nobody_notices():
 
 
 def test_with_the_cluster_dead_all_go_on_from_the_table():
-    outcome = asyncio.run(rehearse(10, lambda _: None, "dead-cluster", interval=1.0, slot=0.5))
+    told: list[str] = []
+    outcome = asyncio.run(rehearse(10, told.append, "dead-cluster", interval=1.0, slot=0.5))
     assert (outcome.lost, outcome.false_offline) == (0, 0)
+    assert any(re.search(r"dead: [1-9]\d* participants go on from the table", line) for line in told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--forced"], "takes --forced-rollback or nothing, not --forced"),
+        (["--forced-rollback"], "needs the functions' settings"),
+        ([], "needs the functions' settings"),
+    ],
+)
+def test_a_bridge_that_was_started_wrongly_says_what_it_needs(monkeypatch, arguments, says):
+    monkeypatch.setattr(sys, "argv", ["bridge", *arguments])
+    for name in [name for name in os.environ if name.startswith("PROCTORWIRE_")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(SystemExit, match=says):
+        bridge.main()
 
 
 def test_an_outcome_that_somebody_would_notice_is_a_problem():
