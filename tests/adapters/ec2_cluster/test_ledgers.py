@@ -8,14 +8,15 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from adapters.ec2_cluster import ledger_dynamodb
 from adapters.ec2_cluster.config import SettingsError, read_settings
 from adapters.ec2_cluster.journal import LedgerPlace, LedgerUnavailableError, SqliteLedger, ledger_place
 from adapters.ec2_cluster.ledger_dynamodb import DynamoLedger
-from adapters.lambda_apigw import resources
+from adapters.lambda_apigw import resources, store
 from adapters.lambda_apigw.aws_http import Credentials, DynamoDb, Session
 from adapters.lambda_apigw.local.ministack import MiniStack
 from adapters.lambda_apigw.store import DynamoStore
-from core.journal import Entry, position_of
+from core.journal import Entry, Position, position_of
 from core.participant import ExamKey
 
 EXAM = ExamKey("north", "math#1")
@@ -158,3 +159,12 @@ def test_timelines_and_the_conversation_are_read_from_any_position_either_way(le
             assert list(read(position_of(line), False)) == lines[index + 1 :]
             assert list(read(position_of(line), True)) == lines[:index][::-1]
     assert list(ledger.conversation(ExamKey("north", "math"), None, newest_first=False)) == []
+
+
+def test_both_sides_write_the_same_keys():
+    """The adapters know nothing of each other, and a school that moves has one journal."""
+    exam = ExamKey("north#1", "math%/é")
+    for position in (Position(1_700_000_000.1235, "ann#1", 7, 0), Position(0.0, "", 1_700_000_000_123, 999)):
+        assert ledger_dynamodb._sort_key(position) == store.journal_key(position)
+        assert ledger_dynamodb._conversation_key(position) == store.conversation_key(position)
+    assert ledger_dynamodb._conversation_partition(exam) == store.conversation_partition(exam)
