@@ -163,7 +163,7 @@ def _goes_on(record: Participant, event: StatusReported, exam: Exam, now: float)
     news = _news(record, event)
     promise = presence.promise_seconds(report.next_ms, False, exam.policy)
     session = replace(session, seq=session.seq if seq is None else seq, applied_at=at)
-    session = presence.renewed(session, at, promise)
+    session = presence.renewed(session, at, promise, exam.policy)
     lapses_at, time_out, check_at = presence.due(session, exam), _times_out_at(record, exam), record.check_at
     assert lapses_at is not None  # it is connected
     due = lapses_at if time_out is None or lapses_at < time_out else time_out
@@ -783,7 +783,7 @@ def _renewed(
 ) -> Session:
     """The session with the lease that the event's frame buys it, which has run out if the frame waited too long in an inbox."""
     promise = presence.promise_seconds(next_ms, session.attention == "away", exam.policy)
-    return presence.lapsed(presence.renewed(session, event.received_at, promise), now, exam)
+    return presence.lapsed(presence.renewed(session, event.received_at, promise, exam.policy), now, exam)
 
 
 _HANDLERS: dict[type, Callable[[_Draft, Any], None]] = {

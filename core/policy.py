@@ -31,12 +31,18 @@ MAX_NAME_CHARACTERS = 80
 
 
 class Policy(Struct, frozen=True, omit_defaults=True):
-    """The rules of one exam. `report_seconds` is the interval that a page promises when it promises nothing."""
+    """The rules of one exam. `report_seconds` is the interval that a page promises when it promises nothing.
+
+    A page that promised p is reconnecting 1.5 p + `lease_margin_seconds` after its last frame, and offline another
+    0.5 p + `silent_grace_seconds` later.
+    """
 
     report_seconds: Seconds = 5.0
     promise_min_seconds: Seconds = 1.0
     promise_max_seconds: Seconds = 120.0
     promise_away_max_seconds: Seconds = 300.0
+    lease_margin_seconds: Seconds = 5.0
+    silent_grace_seconds: Seconds = 10.0
     closed_grace_seconds: Seconds = 20.0
     lost_by_us_grace_seconds: Seconds = 60.0
     planned_quiet_seconds: Seconds = 15.0

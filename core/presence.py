@@ -1,8 +1,8 @@
 """Who is there: leases of sessions, inferred by the server on its own clock.
 
 *Away* is a fact that the page reports; *offline* is a fact that the server infers from silence. A page promises when its next
-frame comes (p). Without a frame for 1.5 p + 5 s its session is reconnecting, for 2 p + 15 s offline. Each frame renews the lease;
-nothing is ever cancelled: a check that finds a renewed lease asks again.
+frame comes (p). Without a frame for 1.5 p + 5 s its session is reconnecting, for 2 p + 15 s offline (the seconds are the policy's).
+Each frame renews the lease; nothing is ever cancelled: a check that finds a renewed lease asks again.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ def promise_seconds(next_ms: int | None, away: bool, policy: Policy) -> float:
     return min(max(next_ms / 1000, policy.promise_min_seconds), longest)
 
 
-def renewed(session: Session, at: float, promise: float) -> Session:
+def renewed(session: Session, at: float, promise: float, policy: Policy) -> Session:
     """The session after a frame received `at`. A late frame never shortens a lease, nor undoes a loss that came after it."""
     if at < session.lost_at:
         return session
-    lease_until = at + 1.5 * promise + 5
+    lease_until = at + 1.5 * promise + policy.lease_margin_seconds
     if session.presence == "connected" and session.lease_until > lease_until:
         lease_until = session.lease_until
-    return replace(session, presence="connected", lease_until=lease_until, grace_seconds=0.5 * promise + 10)
+    grace_seconds = 0.5 * promise + policy.silent_grace_seconds
+    return replace(session, presence="connected", lease_until=lease_until, grace_seconds=grace_seconds)
 
 
 def dropped(session: Session, at: float, policy: Policy) -> Session:

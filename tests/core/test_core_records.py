@@ -212,3 +212,6 @@ def test_the_policy_of_the_exam_is_the_one_that_decides():
     story(report(30, connection="c2", connected_at=30, tab_id="t"))
     story(lost(31, connection="c2"))
     assert story.until(36) == "offline"
+    quick = Policy(report_seconds=2.0, lease_margin_seconds=1.0, silent_grace_seconds=3.0)
+    story = joined(replace(EXAM, policy=quick), tab_id="t")
+    assert [story.until(t) for t in (3.9, 4, 7.9, 8)] == ["active", "reconnecting", "reconnecting", "offline"]
