@@ -444,15 +444,16 @@ class Worker:
     # --- ticks and looks ---
 
     def _wake(self) -> None:
-        """Flush soon: at once after a quiet tick, else at its end."""
+        """Flush soon: at once, unless something was saved within a tick; then at its end."""
         if self._flush_at is None:
             self._flush_at = self._loop.call_at(max(self._next_flush, self._loop.time()), self._flush)
 
     def _flush(self) -> None:
-        self._next_flush = self._loop.time() + self.settings.tick_seconds
         self._take_in()
         self._flush_at = None  # only now: what is taken in is saved by this flush and wakes no other
-        self._spawn(self._save())
+        if self.shell.unsaved:  # a heartbeat or a first report, which is claimed first, keeps nobody waiting
+            self._next_flush = self._loop.time() + self.settings.tick_seconds
+            self._spawn(self._save())
 
     async def _save(self) -> None:
         started = self._loop.time()
