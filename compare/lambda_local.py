@@ -68,7 +68,7 @@ async def serve(options: LocalOptions, tell: Callable[[Served], None]) -> None:
         token_secret=secret, port=options.port, shards=options.shards, direct_watchers=options.direct_watchers
     ) as stack:
         environment = stack.environment | {"PROCTORWIRE_SCHOOL_KEYS": f"{options.school}:{school_key}"}
-        with _http(config.from_environment(environment), options.http_port) as http_url:
+        with http_api(config.from_environment(environment), options.http_port) as http_url:
 
             def link(page: str, role: Literal["student", "proctor"], subject: str, attempt: str = "") -> str:
                 expires_at = time.time() + _TOKEN_SECONDS
@@ -93,7 +93,7 @@ async def serve(options: LocalOptions, tell: Callable[[Served], None]) -> None:
 
 
 @contextlib.contextmanager
-def _http(settings: config.Settings, port: int) -> Iterator[str]:
+def http_api(settings: config.Settings, port: int) -> Iterator[str]:
     """The HTTP API in a thread; its address. One request at a time, as in an execution environment. Raises OSError."""
     app = Application(settings, "http")
     wsgi = create_app(DynamoPorts(app), web_settings(settings))

@@ -34,11 +34,11 @@ class Site:
 
 
 @contextlib.contextmanager
-def serve_pages(socket_url: str, secret: str) -> Iterator[Site]:
-    """The app in a thread. Its pages touch no store, so it gets none."""
+def serve_pages(socket_url: str, secret: str, ports: Ports | None = None) -> Iterator[Site]:
+    """The app in a thread. The pages of students touch no store, so they need none."""
     settings = WebSettings(school_keys=SchoolKeys([]), token_secrets={"": secret}, socket_url=socket_url)
     server = cast(
-        Any, waitress.create_server(create_app(cast(Ports, None), settings), host="127.0.0.1", port=0, threads=16)
+        Any, waitress.create_server(create_app(cast(Ports, ports), settings), host="127.0.0.1", port=0, threads=16)
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import random
 import time
@@ -27,14 +28,14 @@ LAST = [
 ]
 # fmt: on
 PAGE = 200
+_numbers = itertools.count(1)
 
 
 class CannedExam:
     """Views of `size` students in rooms, and the connections that watch them."""
 
-    quiz_id = "geo-1"
-
     def __init__(self, size: int, *, rooms: int = 0, seed: int = 1) -> None:
+        self.quiz_id = f"canned-{next(_numbers)}"  # its record is among others in a real store
         self.rng = random.Random(seed)
         self.started = time.time() - 1_260
         self.views = [self._view(number, rooms or max(1, size // 30)) for number in range(size)]

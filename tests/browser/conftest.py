@@ -14,7 +14,10 @@ from playwright.async_api import Browser, async_playwright, expect
 
 from adapters.ec2_cluster.config import new_secret
 from adapters.ec2_cluster.local import LocalCluster
+from adapters.ec2_cluster.web import RedisPorts, connect
+from adapters.lambda_apigw import config
 from adapters.lambda_apigw.local.exam_stack import LocalServerless
+from compare.lambda_local import http_api
 
 _FLAGS = [
     "--no-sandbox",
@@ -52,8 +55,14 @@ async def cluster(secret: str) -> AsyncIterator[LocalCluster]:
 
 
 @pytest.fixture(scope="session")
-def cluster_site(cluster: LocalCluster, secret: str) -> Iterator[Site]:
-    with serve_pages(cluster.urls[0], secret) as site:
+def cluster_ports(cluster: LocalCluster) -> Iterator[RedisPorts]:
+    with connect(cluster.redis_url) as client:
+        yield RedisPorts(client, cluster.journal_place)
+
+
+@pytest.fixture(scope="session")
+def cluster_site(cluster: LocalCluster, cluster_ports: RedisPorts, secret: str) -> Iterator[Site]:
+    with serve_pages(cluster.urls[0], secret, cluster_ports) as site:
         yield site
 
 
@@ -64,9 +73,10 @@ async def serverless(secret: str) -> AsyncIterator[LocalServerless]:
 
 
 @pytest.fixture(scope="session")
-def serverless_site(serverless: LocalServerless, secret: str) -> Iterator[Site]:
-    with serve_pages(serverless.websocket_url, secret) as site:
-        yield site
+def serverless_site(serverless: LocalServerless) -> Iterator[Site]:
+    environment = serverless.environment | {"PROCTORWIRE_SCHOOL_KEYS": f"north:{new_secret()}"}
+    with http_api(config.from_environment(environment), 0) as url:
+        yield Site(url, serverless.websocket_url)
 
 
 @pytest.fixture

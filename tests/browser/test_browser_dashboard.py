@@ -16,6 +16,11 @@ from canned_exam import CannedExam
 from playwright.async_api import Browser, Page, expect
 from wire_clients import proctor_token
 
+from adapters.ec2_cluster.web import RedisPorts
+from core.exam import new_exam
+from core.journal import Entry
+from core.participant import ExamKey
+
 
 class Board:
     """A dashboard that is open on a canned exam."""
@@ -47,17 +52,20 @@ class Board:
 
 
 class Boards:
-    """Opens dashboards."""
+    """Opens dashboards. What was before they opened is in a real store."""
 
-    def __init__(self, browser: Browser, secret: str) -> None:
+    def __init__(self, browser: Browser, secret: str, ports: RedisPorts) -> None:
         self.browser = browser
         self.secret = secret
+        self.ports = ports
         self.sites: dict[str, Any] = {}
         self.opened: list[Opened] = []
 
     async def open(self, exam: CannedExam, *, proctor: str = "p1", query: str = "", **context: Any) -> Board:
         if exam.url not in self.sites:
-            serving = serve_pages(exam.url, self.secret)
+            serving = serve_pages(exam.url, self.secret, self.ports)
+            opened_exam = new_exam(ExamKey("north", exam.quiz_id), "ec2", time.time())
+            self.ports.save_exam(None, opened_exam, ())
             self.sites[exam.url] = (serving, serving.__enter__())
         site = self.sites[exam.url][1]
         token = proctor_token(self.secret, "north", exam.quiz_id, proctor)
@@ -72,8 +80,8 @@ class Boards:
 
 
 @pytest.fixture
-async def boards(browser: Browser, secret: str) -> AsyncIterator[Boards]:
-    them = Boards(browser, secret)
+async def boards(browser: Browser, secret: str, cluster_ports: RedisPorts) -> AsyncIterator[Boards]:
+    them = Boards(browser, secret, cluster_ports)
     yield them
     for opened in them.opened:
         assert not opened.complaints
@@ -183,22 +191,81 @@ async def test_a_mass_silence_is_one_notice(boards: Boards, exam: CannedExam) ->
     await expect(board.page.locator(".banner.over")).to_have_count(1)
 
 
-async def test_the_drawer_tells_what_happened_and_how_long_it_took(boards: Boards, exam: CannedExam) -> None:
+class Past:
+    """What is on record of a student, written as a worker writes it."""
+
+    def __init__(self, boards: Boards, exam: CannedExam, number: int) -> None:
+        self.ports = boards.ports
+        self.key = (*ExamKey("north", exam.quiz_id), exam.views[number]["student_id"])
+        self.version = 0
+
+    def note(self, at: float, kind: Any, cause: str, **fields: Any) -> None:
+        self.version += 1
+        self.ports.note(Entry(*self.key, self.version, 0, at, kind, cause, **fields))
+
+
+async def test_the_drawer_has_all_that_happened_from_before_it_was_opened_until_now(
+    boards: Boards, exam: CannedExam
+) -> None:
+    past, now = Past(boards, exam, 0), time.time()
+    past.note(now - 3000, "label", "reported", before="", after="active")
+    past.note(now - 2900, "message", "chat", text="=My pen broke", reference="m1", actor="student")
+    past.note(now - 2880, "command", "message", text="Take mine", reference="c1", actor="p2", after="accepted")
+    for minute in range(25):
+        past.note(now - 2700 + 60 * minute, "label", "dropped", before="active", after="reconnecting")
+        past.note(now - 2690 + 60 * minute, "label", "reported", before="reconnecting", after="active")
+    past.note(now - 600, "session", "opened", after="tab2")
+    exam.change(1, flags=["hand_raised"])
+    Past(boards, exam, 1).note(now - 300, "message", "raise_hand", text="May I go out?", reference="m2")
     board = await boards.open(exam)
+    await expect(board.page.locator("#panel-hands")).to_contain_text(
+        re.compile(r"Student B.*waiting 5 min.*May I", re.DOTALL)
+    )
+    await board.page.get_by_role("tab", name="Messages").click()
+    await expect(board.page.locator("#panel-messages")).to_contain_text("=My pen broke")
+    await expect(board.page.locator("#count-messages")).to_be_hidden()
+
     await board.row(0).click()
+    timeline, talk = board.page.locator("#drawer-timeline"), board.page.locator("#drawer-talk")
+    await expect(timeline.locator("li")).to_have_count(50)
+    await expect(timeline.locator("li").first).to_contain_text("Opened the exam in one more page")
+    await expect(timeline.locator("li").nth(2)).to_contain_text(re.compile("Reconnecting.*the connection broke.*10 s"))
+    await expect(talk.locator("li")).to_have_text([re.compile("=My pen broke"), re.compile("Take mine.*p2")])
+    await board.page.get_by_role("button", name="Show earlier").click()
+    await expect(timeline.locator("li").last).to_contain_text("opened the exam")
+    await expect(timeline.locator("li")).to_have_count(54)
+    await expect(board.page.locator("#drawer-earlier")).to_be_hidden()
+
     await exam.publish(exam.turn(0, "reconnecting"))
-    await exam.publish(exam.turn(0, "active"))
+    await expect(timeline.locator("li").first).to_contain_text("nothing was heard any more")
+    past.note(time.time(), "label", "dropped", before="active", after="reconnecting")
+    await expect(timeline.locator("li").first).to_contain_text("the connection broke")  # which only the record knows
+    await expect(timeline.locator("li")).to_have_count(55)
     await exam.say(0, "chat", "My cable fell out")
-    timeline = board.page.locator("#drawer-timeline")
-    await expect(timeline).to_contain_text("nothing was heard any more")
-    await expect(timeline).to_contain_text("heard again")
-    await expect(board.page.locator("#drawer-talk")).to_contain_text("My cable fell out")
+    await expect(talk).to_contain_text("My cable fell out")
     await board.page.locator("#drawer-words").fill("No problem")
     await board.page.locator("#drawer-reply").get_by_role("button").click()
-    await expect(board.page.locator("#drawer-talk")).to_contain_text("No problem")
-    assert (
-        board.orders()[0] | {"command": "message", "text": "No problem", "student_ids": ["s00001"]} == board.orders()[0]
-    )
+    await expect(talk.locator("li").last).to_contain_text(re.compile("No problem.*you"))
+    [order] = board.orders()
+    assert order | {"command": "message", "text": "No problem", "student_ids": ["s00001"]} == order
+
+    async with board.page.expect_download() as download:
+        await board.page.locator("#drawer-export").click()
+    saved = contents(await (await download.value).path())
+    assert saved.startswith(b"\xef\xbb\xbf")
+    rows = list(csv.DictReader(io.StringIO(saved.decode("utf-8-sig"), newline="")))
+    assert [row["cause"] for row in rows][:3] == ["reported", "chat", "message"]
+    assert rows[1]["text"] == "'=My pen broke"
+    assert len(rows) == 55
+
+    await board.page.route("**/api/**", lambda route: route.abort())
+    await board.page.keyboard.press("Escape")
+    await board.row(1).click()
+    await expect(board.page.locator("#drawer-timeline-note")).to_contain_text("record can't be read")
+    await board.page.unroute("**/api/**")
+    await board.page.get_by_role("button", name="Try again").click()
+    await expect(timeline).to_contain_text("May I go out?")
+    board.opened.complaints = [each for each in board.opened.complaints if "ERR_FAILED" not in each]
     await board.page.keyboard.press("Escape")
     await expect(board.page.locator("#drawer")).to_be_hidden()
 

@@ -7,6 +7,7 @@ import { $, button, h, setText } from "./dom.js";
 import { count, duration } from "./format.js";
 import { t } from "./i18n.js";
 import { mark } from "./marks.js";
+import { wholeId } from "./students.js";
 
 export const COMMANDS = ["message", "warn", "update", "pause", "resume", "flag", "terminate"];
 export const PICTURES = { message: "message", warn: "warn", update: "clock", pause: "pause", resume: "resume", flag: "flag", terminate: "stop" };
@@ -72,8 +73,8 @@ export class Commands {
     });
     for (const id of ids === "everyone" ? [] : ids) {
       const student = this.students.byId.get(id);
-      student?.note({ at: entry.at, kind: "command", what: command, text: more.text ?? "", mine: true });
-      if (command === "message") student?.messages.push({ at: entry.at, mine: true, text: more.text, message_id: command_id, kind: "chat" });
+      student?.note({ at: entry.at, kind: "command", what: command, text: more.text ?? "", who: this.who, reference: command_id });
+      if (command === "message" || command === "warn") student?.hear({ at: entry.at, mine: true, who: this.who, text: more.text, message_id: command_id, kind: "chat" });
     }
     this._trim();
     this.onChange();
@@ -87,7 +88,7 @@ export class Commands {
 
   /** How far a command has come, from whomever it is. */
   status({ command_id, students }) {
-    const [id] = command_id.match(/^[^.]+\.[^.]+\.[^.]+/) ?? [command_id]; // parts of one command share what comes before a number
+    const id = wholeId(command_id);
     let entry = this.log.get(id);
     if (!entry) {
       const [command, who] = id.split(".");
@@ -104,7 +105,7 @@ export class Commands {
       if (word === "refused") (entry.why ??= new Map()).set(student, outcome.slice(word.length + 2));
       const known = this.students.byId.get(student);
       if (known && word !== before && (word !== "sent" || !entry.mine)) {
-        known.note({ at: this.link.now(), kind: "receipt", what: entry.command, outcome: word, who: entry.mine ? "" : entry.who });
+        known.note({ at: this.link.now(), kind: "receipt", what: entry.command, outcome: word, who: entry.mine ? "" : entry.who, reference: id });
         this.students.dirty.add(known);
       }
     }
@@ -114,7 +115,7 @@ export class Commands {
 
   /** The service did not take a command at all. */
   refused({ command_id, message }) {
-    const [id] = command_id.match(/^[^.]+\.[^.]+\.[^.]+/) ?? [command_id];
+    const id = wholeId(command_id);
     const entry = this.log.get(id);
     if (!entry) return;
     entry.problem = message;

@@ -27,7 +27,12 @@ export function* parts(header, rows) {
 
 /** Let the user keep these rows as a file. */
 export function download(name, header, rows) {
-  const url = URL.createObjectURL(new Blob([...parts(header, rows)], { type: "text/csv;charset=utf-8" }));
+  save(name, new Blob([...parts(header, rows)], { type: "text/csv;charset=utf-8" }));
+}
+
+/** Let the user keep this as a file. */
+export function save(name, blob) {
+  const url = URL.createObjectURL(blob);
   const link = Object.assign(document.createElement("a"), { href: url, download: name });
   document.body.append(link);
   link.click();

@@ -1,22 +1,27 @@
-// One student: what is known now, what adds to the risk score, the conversation, and what happened since this page was opened.
+// One student: what is known now, what adds to the risk score, the conversation, and everything that happened to them.
 
 import { $, button, h, setText } from "./dom.js";
 import { COMMANDS, PICTURES, refusal } from "./commands.js";
-import { download } from "./csv.js";
+import { save } from "./csv.js";
 import { clock, count, duration, time } from "./format.js";
+import { Story } from "./history.js";
 import { t } from "./i18n.js";
 import { mark } from "./marks.js";
 
 export class Drawer {
-  constructor({ commands, grid, now, openedAt, fileName, onClose }) {
-    Object.assign(this, { commands, grid, now, openedAt, fileName, onClose });
+  /** `archive` is where the past is read; `onChange()` when more of it has come. */
+  constructor({ commands, grid, now, openedAt, archive, fileName, onChange, onClose }) {
+    Object.assign(this, { commands, grid, now, openedAt, archive, fileName, onChange, onClose });
     this.student = null;
     this.panel = $("drawer");
+    this.story = null;
     this.shownScore = null;
     $("drawer-close").addEventListener("click", () => this.close());
     $("drawer-previous").addEventListener("click", () => this._step(-1));
     $("drawer-next").addEventListener("click", () => this._step(1));
     $("drawer-export").addEventListener("click", () => this._export());
+    $("drawer-again").addEventListener("click", () => this.story?.open());
+    $("drawer-earlier").addEventListener("click", () => this.story?.more());
     $("drawer-reply").addEventListener("submit", event => {
       event.preventDefault();
       const text = $("drawer-words").value.trim();
@@ -38,7 +43,10 @@ export class Drawer {
 
   open(student, focus = true) {
     if (!this.isOpen) this.opener = document.activeElement;
+    this.story?.close();
     this.student = student;
+    this.story = student.story ??= new Story({ archive: this.archive, student, onChange: this.onChange });
+    this.story.open();
     this.shownScore = null;
     this.panel.hidden = false;
     document.body.classList.add("with-drawer");
@@ -48,7 +56,8 @@ export class Drawer {
 
   close() {
     if (!this.isOpen) return;
-    this.student = null;
+    this.story.close();
+    this.student = this.story = null;
     this.panel.hidden = true;
     document.body.classList.remove("with-drawer");
     this.onClose();
@@ -91,7 +100,8 @@ export class Drawer {
     }));
     this._risk(now);
     this._talk();
-    this._timeline(now);
+    this._timeline();
+    this.story.watch();
   }
 
   _facts(now, all) {
@@ -145,36 +155,47 @@ export class Drawer {
     const { messages } = this.student;
     $("drawer-talk").replaceChildren(...messages.map(message => {
       const text = message.text || t({ raise_hand: "raised_hand", lower_hand: "lowered_hand" }[message.kind] ?? "message");
-      return h("li", { class: message.mine ? "mine" : message.kind === "chat" ? "" : "sign" }, text, h("time", { class: "number" }, time(message.at)));
+      const who = message.mine ? this._who(message.who) : "";
+      return h("li", { class: message.mine ? "mine" : message.kind === "chat" ? "" : "sign" }, text, h("time", { class: "number" }, [who, time(message.at)].filter(Boolean).join(" · ")));
     }));
   }
 
-  /** The student's events with what they mean, newest first, each with how long it lasted. */
-  _events(now) {
-    const { events } = this.student;
-    const labels = events.filter(event => event.kind === "label");
-    return events.map(event => {
-      const next = event.kind === "label" ? labels[labels.indexOf(event) + 1] : null;
-      const seconds = event.kind === "label" ? (next ? next.at : now) - event.at : null;
-      return { ...event, seconds, open: event.kind === "label" && !next, ...words(event) };
-    }).reverse();
+  /** Who did something: this proctor, another one, the school's own software. */
+  _who(actor) {
+    if (!actor) return "";
+    return actor === this.commands.who ? t("by_you") : actor === "api" ? t("by_school") : actor;
   }
 
-  _timeline(now) {
-    setText($("drawer-timeline-note"), t("timeline_note", { time: time(this.openedAt) }));
-    const events = this._events(now);
-    $("drawer-timeline").replaceChildren(...(events.length ? events.map(event =>
-      h("li", { "data-label": event.kind === "label" ? event.after : null },
-        mark(event.picture),
-        h("div", {}, h("b", {}, event.title), event.detail && h("span", { class: "why" }, event.detail)),
-        h("span", { class: "since number" }, time(event.at), event.seconds !== null && !event.open && h("em", {}, duration(event.seconds))))) : [h("li", { class: "empty" }, t("timeline_empty"))]));
+  /** Newest first: each with what it means and how long it lasted. */
+  _timeline() {
+    const { story } = this;
+    const failed = story.state === "failed";
+    setText($("drawer-timeline-note"), failed ? t("timeline_failed", { why: story.problem, time: time(this.openedAt) }) : t(story.state === "loading" ? "timeline_loading" : "timeline_note"));
+    $("drawer-timeline-note").classList.toggle("problem", failed);
+    $("drawer-again").hidden = !failed;
+    $("drawer-earlier").hidden = failed || !story.next;
+    const events = story.events();
+    const none = story.state === "ready" ? [h("li", { class: "empty" }, t("timeline_empty"))] : [];
+    $("drawer-timeline").replaceChildren(...(events.length ? events.map(event => {
+      const { picture, title, detail } = words(event);
+      const why = [detail, event.kind === "label" ? "" : this._who(event.who)].filter(Boolean).join(" · ");
+      return h("li", { "data-label": event.kind === "label" ? event.after : null },
+        mark(picture),
+        h("div", {}, h("b", {}, title), why && h("span", { class: "why" }, why)),
+        h("span", { class: "since number" }, time(event.at), event.seconds != null && h("em", {}, duration(event.seconds))));
+    }) : none));
   }
 
-  _export() {
+  /** The whole timeline as the service keeps it. */
+  async _export() {
     const { student } = this;
-    const rows = this._events(this.now()).reverse().map(event =>
-      [new Date(event.at * 1000).toISOString(), student.id, student.view.student_name, event.kind, event.title, event.detail ?? "", event.seconds === null ? "" : Math.round(event.seconds)]);
-    download(`${this.fileName}-${student.id.replace(/[^\w-]/g, "_")}-timeline.csv`, ["time", "student_id", "student_name", "kind", "what", "detail", "seconds"], rows);
+    $("drawer-export").disabled = true;
+    try {
+      save(`${this.fileName}-${student.id.replace(/[^\w-]/g, "_")}-timeline.csv`, await this.archive.file("timeline.csv", student.id));
+    } catch (error) {
+      setText($("drawer-timeline-note"), t("export_failed", { why: error.message }));
+    }
+    $("drawer-export").disabled = false;
   }
 }
 
@@ -188,9 +209,15 @@ function words(event) {
     case "message":
       return { picture: event.what === "chat" ? "message" : "hand", title: t({ chat: "message", raise_hand: "raised_hand", lower_hand: "lowered_hand" }[event.what]), detail: event.text };
     case "command":
-      return { picture: PICTURES[event.what] ?? "check", title: t(event.what), detail: [event.text, t("by_you")].filter(Boolean).join(" · ") };
+      return {
+        picture: PICTURES[event.what] ?? "check",
+        title: event.outcome === "refused" ? `${t(event.what)}: ${t("refused_short")}` : t(event.what),
+        detail: [event.text, event.everyone && t("to_all")].filter(Boolean).join(" · "),
+      };
     case "receipt":
-      return { picture: PICTURES[event.what] ?? "check", title: `${t(event.what)}: ${t(event.outcome === "refused" ? "refused_short" : event.outcome)}`, detail: event.who };
+      return { picture: PICTURES[event.what] ?? "check", title: `${t(event.what)}: ${t(event.outcome === "refused" ? "refused_short" : event.outcome)}` };
+    case "session":
+      return { picture: "pages", title: t(`event_session_${event.what}`) };
     default:
       return { picture: "not_joined", title: t("event_attempt") };
   }

@@ -10,8 +10,12 @@ const TABS = ["hands", "messages", "commands"];
 const MOST = 100;
 
 export class Inbox {
-  constructor({ students, commands, onOpen, onReply }) {
-    Object.assign(this, { students, commands, onOpen, onReply });
+  /** `onEarlier()` when somebody asks for messages from before those that are here. */
+  constructor({ students, commands, onOpen, onReply, onEarlier }) {
+    Object.assign(this, { students, commands, onOpen, onReply, onEarlier });
+    this.hasEarlier = false;
+    this.shown = MOST;
+    this.problem = "";
     this.messages = [];
     this.unread = 0;
     this.open = "hands";
@@ -49,8 +53,23 @@ export class Inbox {
   take(message) {
     if (message.kind !== "chat") return;
     this.messages.unshift(message);
-    this.messages.length = Math.min(this.messages.length, MOST);
     if (this.open !== "messages") this.unread += 1;
+    this.dirty = true;
+  }
+
+  /** Messages from before this page was opened, newest first; `hasEarlier`: there are more. */
+  recall(lines, hasEarlier) {
+    this.hasEarlier = hasEarlier;
+    this.problem = "";
+    for (const line of lines) if (line.kind === "chat" && line.by === "student") this.messages.push(line);
+    this.messages.sort((a, b) => b.at - a.at);
+    this.shown = Math.max(MOST, this.messages.length);
+    this.dirty = true;
+  }
+
+  /** Why there are none from before. */
+  failed(problem) {
+    this.problem = problem;
     this.dirty = true;
   }
 
@@ -99,13 +118,15 @@ export class Inbox {
   }
 
   _messages() {
-    this._fill("messages", this.messages.map(message => {
+    this._fill("messages", this.messages.slice(0, this.shown).map(message => {
       const student = this.students.byId.get(message.student_id);
       return h("li", { class: "card" },
         h("div", { class: "card-head" }, mark("message"), this._name(student, message.student_id), h("time", { class: "since number" }, time(message.at))),
         h("p", {}, message.text),
         student && h("div", { class: "card-acts" }, button("message", t("reply"), { class: "small", onclick: () => this.onReply(student) })));
     }), "no_messages");
+    if (this.problem) $("panel-messages").append(h("p", { class: "problem" }, t("messages_failed", { why: this.problem })));
+    if (this.hasEarlier || this.problem) $("panel-messages").append(button(null, t(this.problem ? "again" : "earlier"), { class: "small", onclick: this.onEarlier }));
   }
 
   _commands() {

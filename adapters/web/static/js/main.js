@@ -8,6 +8,7 @@ import { $, button, h, setAttribute, setText } from "./dom.js";
 import { Drawer } from "./drawer.js";
 import { count, decimal, time } from "./format.js";
 import { Grid } from "./grid.js";
+import { Archive } from "./history.js";
 import { LANGUAGES, speak, t } from "./i18n.js";
 import { Inbox } from "./inbox.js";
 import { Link, claimsOf } from "./link.js";
@@ -111,14 +112,31 @@ function run(given) {
     onAcknowledge: student => commands.acknowledge([student.id]),
     onAll: () => query.set({ attentionOnly: true }),
   });
-  const inbox = new Inbox({ students, commands, onOpen: open, onReply: student => commands.compose("message", [student.id]) });
-  const drawer = new Drawer({ commands, grid, now, openedAt, fileName, onClose: () => schedule() });
+  const inbox = new Inbox({ students, commands, onOpen: open, onReply: student => commands.compose("message", [student.id]), onEarlier: recall });
+  const archive = new Archive({ quizId, token: () => link.token });
+  const drawer = new Drawer({ commands, grid, now, openedAt, archive, fileName, onChange: () => schedule((newDrawer = true)), onClose: () => schedule() });
+
+  /** What was said before this page was opened, a page at a time. While nobody is in the exam, nothing was. */
+  let recalled = false, cursor;
+
+  async function recall() {
+    recalled = true;
+    try {
+      const page = await archive.page("conversation", { cursor });
+      cursor = page.next_cursor ?? undefined;
+      inbox.recall(students.recall(page.lines).map(line => ({ ...line, message_id: line.reference })), cursor !== undefined);
+    } catch (error) {
+      inbox.failed(error.message);
+    }
+    schedule((newLists = newDrawer = true));
+  }
 
   // --- frames in ---
 
   function receive(action, data) {
     if (action === "lmsQuizMonitoringSnapshot") {
       students.snapshot(data);
+      if (!recalled && students.complete && students.size) recall();
       newNames = true;
     } else if (action === "lmsQuizMonitoringUpdate") {
       students.update(data);

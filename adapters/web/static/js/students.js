@@ -15,12 +15,16 @@ export const WEIGHTS = {
   away_each: 5, away_count_most: 20, away_minute: 2, away_time_most: 20, offline_minute: 2, offline_time_most: 10,
 };
 
+/** The id of the command that this is a part of: parts share what comes before a number. */
+export const wholeId = id => id.match(/^[^.]+\.[^.]+\.[^.]+/)?.[0] ?? id;
+
 export class Student {
   constructor(view) {
     this.id = view.student_id;
     this.view = view;
     this.since = null; // when the present label began, if that is known
-    this.events = [];
+    this.events = []; // seen by this page
+    this.noted = 0; // how many there have ever been
     this.messages = [];
     this.handSince = null;
     this.acknowledged = new Set(); // reasons, each with its beginning
@@ -96,7 +100,16 @@ export class Student {
 
   note(event) {
     this.events.push(event);
+    this.noted += 1;
     if (this.events.length > MAX_EVENTS) this.events.shift();
+  }
+
+  /** Something was said, perhaps before now; false if it is known already. */
+  hear(message) {
+    if (this.messages.some(known => known.message_id === message.message_id)) return false;
+    const after = this.messages.findIndex(known => known.at > message.at);
+    this.messages.splice(after < 0 ? this.messages.length : after, 0, message);
+    return true;
   }
 }
 
@@ -160,13 +173,24 @@ export class Students {
     const student = this.byId.get(student_id);
     const message = { message_id, student_id, kind, text, at: server_time / 1000, mine: false };
     if (!student) return message;
-    if (student.messages.some(known => known.message_id === message_id)) return null;
+    if (!student.hear(message)) return null;
     if (kind === "raise_hand") student.handSince = message.at;
     if (kind === "lower_hand") student.handSince = null;
-    student.messages.push(message);
-    student.note({ at: message.at, kind: "message", what: kind, text });
+    student.note({ at: message.at, kind: "message", what: kind, text, reference: message_id });
     this._touch(student);
     return message;
+  }
+
+  /** What was said before this page was opened, newest first; those lines that are news here. */
+  recall(lines) {
+    return lines.filter(({ student_id, reference, kind, text, at, by, actor }) => {
+      const student = this.byId.get(student_id);
+      if (!student) return false;
+      const fromStudent = by === "student";
+      if (kind === "raise_hand" && student.has("hand_raised") && !student.messages.some(known => known.kind === "raise_hand")) student.handSince = at;
+      this._touch(student);
+      return student.hear({ message_id: wholeId(reference), student_id, kind: fromStudent ? kind : "chat", text, at, mine: !fromStudent, who: fromStudent ? "" : actor });
+    });
   }
 
   _merge(view, at, live) {
