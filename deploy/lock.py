@@ -28,6 +28,8 @@ WANTED = {
         "waitress",
         "boto3",
         "click",
+        "SQLAlchemy",
+        "pg8000",
     ),
 }
 """What the code of an artifact imports; pip adds what these need. boto3 comes with Lambda's own runtime."""
