@@ -36,6 +36,7 @@ from core.events import (
     ParticipantEvent,
     ReceiptReceived,
     ReconnectOrdered,
+    RosterChanged,
     StatusReported,
     StudentMessaged,
     SweepCounted,
@@ -254,6 +255,7 @@ def _begin_attempt(draft: _Draft, event: StatusReported, attempt_id: str) -> Non
         past_attempts=past,
         student_name=old.student_name,
         group=old.group,
+        by_roster=old.by_roster,
         done=old.done,
         commands=old.commands if not old.quiz_attempt_id else (),
         flags=old.flags if not old.quiz_attempt_id else (),
@@ -374,9 +376,10 @@ def _news(record: Participant, event: StatusReported) -> dict[str, Any]:
     if (end := event.time_end) is not None and end != record.time_end_reported:
         news["time_end_reported"] = end
         news["granted_seconds"] = 0.0  # the page has applied what was granted: its end includes it
-    if event.group and event.group != record.group:
+    if event.group and event.group != record.group and not record.by_roster:
         news["group"] = event.group
-    name = event.name or (report.student_name if not record.student_name else None)
+    given = "" if record.by_roster and record.student_name else event.name
+    name = given or (report.student_name if not record.student_name else None)
     if name and name != record.student_name and name[:MAX_NAME_CHARACTERS] != record.student_name:
         news["student_name"] = name[:MAX_NAME_CHARACTERS]
     return news
@@ -501,6 +504,17 @@ def _deadline_reached(draft: _Draft, event: DeadlineReached) -> None:
 def _command_issued(draft: _Draft, event: CommandIssued) -> None:
     """A proctor's command takes effect on the record, is saved, and only then is sent."""
     _command(draft, event)
+
+
+def _roster_changed(draft: _Draft, event: RosterChanged) -> None:
+    """The school knows better than the token. Names stay out of the journal; a change of group is in it."""
+    record = draft.after
+    name, group = event.name[:MAX_NAME_CHARACTERS] or record.student_name, event.group or record.group
+    if (name, group) == (record.student_name, record.group):
+        return
+    cause = "name" if group == record.group else "group"
+    draft.note("roster", cause, before=record.group, after=group, actor=event.by)
+    draft.change(student_name=name, group=group, by_roster=True)
 
 
 _STEPS: dict[m.CommandName, LifecycleEvent] = {"pause": "pause", "resume": "resume", "terminate": "terminate"}
@@ -684,6 +698,8 @@ def _cause(event: ParticipantEvent) -> str:
             return f"command {event.command}"
         case StudentMessaged() | ReceiptReceived():
             return "reported"
+        case RosterChanged():
+            return "roster"
         case _:
             assert_never(event)
 
@@ -796,6 +812,7 @@ _HANDLERS: dict[type, Callable[[_Draft, Any], None]] = {
     ReconnectOrdered: _reconnect_ordered,
     DeadlineReached: _deadline_reached,
     CommandIssued: _command_issued,
+    RosterChanged: _roster_changed,
 }
 
 

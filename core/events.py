@@ -102,6 +102,14 @@ class CommandIssued(_Event, frozen=True, kw_only=True):
     to_everyone: bool = False
 
 
+class RosterChanged(_Event, frozen=True, kw_only=True):
+    """The school gave a student who has joined another name or group (empty: as it is known), which outranks tokens from now on."""
+
+    by: str
+    name: str = ""
+    group: str = ""
+
+
 ParticipantEvent: TypeAlias = (
     StatusReported
     | HeartbeatReceived
@@ -112,6 +120,7 @@ ParticipantEvent: TypeAlias = (
     | ReconnectOrdered
     | DeadlineReached
     | CommandIssued
+    | RosterChanged
 )
 
 

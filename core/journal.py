@@ -7,7 +7,9 @@ from typing import Literal, TypeAlias
 import msgspec
 from msgspec import Struct
 
-EntryKind: TypeAlias = Literal["attempt", "label", "session", "command", "receipt", "message", "exam", "incident"]
+EntryKind: TypeAlias = Literal[
+    "attempt", "label", "session", "command", "receipt", "message", "exam", "incident", "roster", "audit"
+]
 
 
 class Entry(Struct, frozen=True, omit_defaults=True):
@@ -15,7 +17,8 @@ class Entry(Struct, frozen=True, omit_defaults=True):
 
     `cause` names what brought it about (`reported`, `silence`, `dropped`, ...); for a label `before` and `after` are labels, for
     a command or receipt `reference` is its id and `after` its outcome. `actor` is a proctor or `student`; lines without one are
-    the server's own inferences. Entries about the whole exam have an empty `student_id`. `to_everyone`: a command that came to
+    the server's own inferences. Entries about the whole exam have an empty `student_id`, and `audit` ones that concern no exam an
+    empty `quiz_id`. `to_everyone`: a command that came to
     this student because it was given to the whole exam, whose own entry has it too.
     """
 
@@ -59,6 +62,33 @@ def is_conversation(entry: Entry) -> bool:
     if entry.cause not in ("message", "warn"):
         return False
     return entry.kind == "exam" or (entry.kind == "command" and not entry.to_everyone and entry.after == "accepted")
+
+
+class AuditPosition(Struct, frozen=True, array_like=True):
+    """Where an entry stands in a school's audit log: in the order of time."""
+
+    at: float
+    quiz_id: str
+    student_id: str
+    version: int
+    n: int
+
+
+def audit_position(entry: Entry) -> AuditPosition:
+    """Where this entry stands in the audit log."""
+    return AuditPosition(entry.at, entry.quiz_id, entry.student_id, entry.version, entry.n)
+
+
+def is_audited(entry: Entry) -> bool:
+    """Whether this belongs in the school's audit log: what people did to an exam, to students or to records, each act once.
+
+    A command to everyone is the exam's own line, not one for each student; what became of a command is in the timeline.
+    """
+    if entry.kind in ("audit", "roster"):
+        return True
+    if entry.kind == "exam":
+        return bool(entry.actor)
+    return entry.kind == "command" and not entry.to_everyone and entry.after in ("accepted", "refused")
 
 
 _encoder = msgspec.json.Encoder()

@@ -23,7 +23,7 @@ from msgspec import DecodeError, Struct
 from adapters.ec2_cluster.keys import JOURNAL_ASIDE, JOURNAL_BEHIND, all_partitions
 from adapters.ec2_cluster.metrics import FigureFile, Figures
 from core import journal
-from core.journal import Entry, Position, is_conversation
+from core.journal import AuditPosition, Entry, Position, is_audited, is_conversation
 from core.participant import ExamKey
 
 if TYPE_CHECKING:
@@ -56,6 +56,12 @@ class Ledger(Protocol):
 
     def conversation(self, exam: ExamKey, after: Position | None, *, newest_first: bool) -> Iterator[Entry]:
         """The lines of the exam's conversation behind a position, in the order of time."""
+
+    def audit(self, school: str, after: AuditPosition | None, *, newest_first: bool) -> Iterator[Entry]:
+        """The lines of the school's audit log behind a position, in the order of time."""
+
+    def purge(self, exam: ExamKey, until: float) -> tuple[int, bool]:
+        """Forget an exam, but for the audit log, until this moment of `time.monotonic`: how many items, and whether all."""
 
     def place(self, position: Position) -> tuple[str, int, int]:
         """Where a position stands in the order of `timeline`."""
@@ -106,6 +112,10 @@ class SqliteLedger:
             "CREATE TABLE IF NOT EXISTS conversation (school TEXT, quiz_id TEXT, at REAL, student_id TEXT, version INTEGER,"
             " n INTEGER, entry BLOB, PRIMARY KEY (school, quiz_id, at, student_id, version, n)) WITHOUT ROWID"
         )
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS audit (school TEXT, at REAL, quiz_id TEXT, student_id TEXT, version INTEGER,"
+            " n INTEGER, entry BLOB, PRIMARY KEY (school, at, quiz_id, student_id, version, n)) WITHOUT ROWID"
+        )
 
     def write(self, entries: Sequence[Entry]) -> None:
         """See `Ledger`."""
@@ -115,10 +125,16 @@ class SqliteLedger:
             for e in entries
             if is_conversation(e)
         ]
+        done = [
+            (e.school, e.at, e.quiz_id, e.student_id, e.version, e.n, journal.encode(e))
+            for e in entries
+            if is_audited(e)
+        ]
         self._database.execute("BEGIN IMMEDIATE")
         try:
             self._database.executemany("INSERT OR IGNORE INTO journal VALUES (?, ?, ?, ?, ?, ?)", rows)
             self._database.executemany("INSERT OR IGNORE INTO conversation VALUES (?, ?, ?, ?, ?, ?, ?)", said)
+            self._database.executemany("INSERT OR IGNORE INTO audit VALUES (?, ?, ?, ?, ?, ?, ?)", done)
         except BaseException:
             self._database.execute("ROLLBACK")
             raise
@@ -137,12 +153,28 @@ class SqliteLedger:
         """See `Ledger`."""
         of_whom, given = ("", ()) if student_id is None else (" AND student_id = ?", (student_id,))
         behind = () if after is None else (after.student_id, after.version, after.n)
-        return self._in_order("journal", of_whom, given, ("student_id", "version", "n"), behind, exam, newest_first)
+        where = f"school = ? AND quiz_id = ?{of_whom}"
+        return self._in_order("journal", where, (*exam, *given), ("student_id", "version", "n"), behind, newest_first)
 
     def conversation(self, exam: ExamKey, after: Position | None, *, newest_first: bool) -> Iterator[Entry]:
         """See `Ledger`."""
         behind = () if after is None else (after.at, after.student_id, after.version, after.n)
-        return self._in_order("conversation", "", (), ("at", "student_id", "version", "n"), behind, exam, newest_first)
+        order = ("at", "student_id", "version", "n")
+        return self._in_order("conversation", "school = ? AND quiz_id = ?", exam, order, behind, newest_first)
+
+    def audit(self, school: str, after: AuditPosition | None, *, newest_first: bool) -> Iterator[Entry]:
+        """See `Ledger`."""
+        behind = () if after is None else (after.at, after.quiz_id, after.student_id, after.version, after.n)
+        order = ("at", "quiz_id", "student_id", "version", "n")
+        return self._in_order("audit", "school = ?", (school,), order, behind, newest_first)
+
+    def purge(self, exam: ExamKey, until: float) -> tuple[int, bool]:
+        """See `Ledger`. One step, however large."""
+        gone = [
+            self._database.execute(f"DELETE FROM {table} WHERE school = ? AND quiz_id = ?", exam).rowcount  # noqa: S608  ours
+            for table in ("journal", "conversation")
+        ]
+        return sum(gone), True
 
     def place(self, position: Position) -> tuple[str, int, int]:
         """See `Ledger`."""
@@ -151,11 +183,10 @@ class SqliteLedger:
     def _in_order(
         self,
         table: str,
-        of_whom: str,
+        where: str,
         given: tuple[str, ...],
         columns: tuple[str, ...],
         behind: tuple[str | int | float, ...],
-        exam: ExamKey,
         newest_first: bool,
     ) -> Iterator[Entry]:
         condition = ""
@@ -163,8 +194,8 @@ class SqliteLedger:
             condition = f" AND ({', '.join(columns)}) {'<' if newest_first else '>'} ({', '.join('?' * len(behind))})"
         order = ", ".join(f"{column} DESC" if newest_first else column for column in columns)
         rows = self._database.execute(
-            f"SELECT entry FROM {table} WHERE school = ? AND quiz_id = ?{of_whom}{condition} ORDER BY {order}",  # noqa: S608  ours
-            (*exam, *given, *behind),
+            f"SELECT entry FROM {table} WHERE {where}{condition} ORDER BY {order}",  # noqa: S608  ours
+            (*given, *behind),
         )
         for row in rows:
             yield journal.decode(row[0])

@@ -1,13 +1,15 @@
 """The journal in DynamoDB: a ledger that outlives every instance. The journal process and the web app import it, and boto3 with it.
 
 The table and its items are those of the serverless side, so that an exam which moves has one journal: pk `s#SCHOOL#QUIZ#0`, sk
-`STUDENT#VERSION#N`, and the entry in a list of one; a line of the conversation once more, under pk `m#SCHOOL#QUIZ`. (There one save
-is one item; here an entry may come in another batch each time it is carried, and must still be the same item.) Items expire: `ttl`.
+`STUDENT#VERSION#N`, and the entry in a list of one; a line of the conversation once more, under pk `m#SCHOOL#QUIZ`, one of the
+school's audit log under pk `a#SCHOOL`. (There one save is one item; here an entry may come in another batch each time that it is
+carried, and must still be the same item.) Items expire: `ttl`, of the audit log after a year at the earliest.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -18,13 +20,15 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from adapters.ec2_cluster.journal import LedgerPlace, LedgerUnavailableError
-from core.journal import Entry, Position, is_conversation, position_of
+from core.journal import AuditPosition, Entry, Position, audit_position, is_audited, is_conversation, position_of
 from core.participant import ExamKey
 
 _BATCH = 25  # BatchWriteItem takes no more
 _ATTEMPTS = 6
 _FIRST_PAUSE_SECONDS = 0.1
 _DAY_SECONDS = 86_400
+_AUDIT_SECONDS = 365 * _DAY_SECONDS
+_MAX_SHARDS = 64
 _FIRST, _LAST = " ", "\U0010ffff"
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(list[Entry]).decode
@@ -62,9 +66,13 @@ class DynamoLedger:
                     "e": {"S": _encode([entry]).decode()},
                     "ttl": expires,
                 }
+            if is_audited(entry):
+                pk, sk = _audit_partition(entry.school), _audit_key(audit_position(entry))
+                until = {"N": str(int(time.time() + max(self._keep_seconds, _AUDIT_SECONDS)))}
+                items[pk, sk] = {"pk": {"S": pk}, "sk": {"S": sk}, "e": {"S": _encode([entry]).decode()}, "ttl": until}
         wanted = list(items.values())
         for start in range(0, len(wanted), _BATCH):
-            self._put(wanted[start : start + _BATCH])
+            self._send([{"PutRequest": {"Item": item}} for item in wanted[start : start + _BATCH]])
 
     def of_exam(self, exam: ExamKey) -> list[Entry]:
         """See `Ledger`."""
@@ -95,6 +103,35 @@ class DynamoLedger:
         there = None if after is None else _conversation_key(after)
         return self._behind(_conversation_partition(exam), _FIRST, _LAST, after, there, newest_first)
 
+    def audit(self, school: str, after: AuditPosition | None, *, newest_first: bool) -> Iterator[Entry]:
+        """See `Ledger`."""
+        low, high = _FIRST, _LAST
+        if after is not None:
+            low, high = (low, _audit_key(after)) if newest_first else (_audit_key(after), high)
+        for entry in self._between(_audit_partition(school), low, high, newest_first):
+            if audit_position(entry) != after:
+                yield entry
+
+    def purge(self, exam: ExamKey, until: float) -> tuple[int, bool]:
+        """See `Ledger`. The serverless side may have spread an exam that came from there over several partitions."""
+        school, quiz_id = _escaped(exam.school), _escaped(exam.quiz_id)
+        gone = 0
+        for pk in (_conversation_partition(exam), *(f"s#{school}#{quiz_id}#{shard}" for shard in range(_MAX_SHARDS))):
+            with _reaching():
+                pages = self._client.get_paginator("query").paginate(
+                    TableName=self._table,
+                    KeyConditionExpression="pk = :pk",
+                    ExpressionAttributeValues={":pk": {"S": pk}},
+                    ProjectionExpression="pk, sk",
+                )
+                keys = (item for page in pages for item in page["Items"])
+                while batch := list(itertools.islice(keys, _BATCH)):
+                    if time.monotonic() >= until:
+                        return gone, False
+                    self._send([{"DeleteRequest": {"Key": key}} for key in batch])
+                    gone += len(batch)
+        return gone, True
+
     def place(self, position: Position) -> tuple[str, int, int]:
         """See `Ledger`."""
         return f"{_escaped(position.student_id)}#", position.version, position.n
@@ -105,6 +142,12 @@ class DynamoLedger:
         """The entries of a partition between two keys, and behind a position that has the key `there`."""
         if there is not None:
             low, high = (low, there) if newest_first else (there, high)
+        for entry in self._between(pk, low, high, newest_first):
+            if position_of(entry) != after:
+                yield entry
+
+    def _between(self, pk: str, low: str, high: str, newest_first: bool) -> Iterator[Entry]:
+        """The entries of a partition between two keys."""
         with _reaching():
             pages = self._client.get_paginator("query").paginate(
                 TableName=self._table,
@@ -115,14 +158,13 @@ class DynamoLedger:
             for page in pages:
                 for item in page["Items"]:
                     entries = _decode(item["e"]["S"])
-                    yield from (e for e in (reversed(entries) if newest_first else entries) if position_of(e) != after)
+                    yield from reversed(entries) if newest_first else entries
 
     def close(self) -> None:
         """Close its connections."""
         self._client.close()
 
-    def _put(self, items: list[_Item]) -> None:
-        requests = [{"PutRequest": {"Item": item}} for item in items]
+    def _send(self, requests: list[_Item]) -> None:
         for attempt in range(_ATTEMPTS):
             self.on_progress()
             with _reaching():
@@ -150,6 +192,15 @@ def _conversation_partition(exam: ExamKey) -> str:
 
 def _conversation_key(position: Position) -> str:
     return f"{int(position.at * 1000):013d}#{_sort_key(position)}"
+
+
+def _audit_partition(school: str) -> str:
+    return f"a#{_escaped(school)}"
+
+
+def _audit_key(position: AuditPosition) -> str:
+    place = Position(position.at, position.student_id, position.version, position.n)
+    return f"{int(position.at * 1000):013d}#{_escaped(position.quiz_id)}#{_sort_key(place)}"
 
 
 def _escaped(value: str) -> str:

@@ -27,15 +27,15 @@ from msgspec import Struct
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from adapters.ec2_cluster.access import Revocations
+from adapters.ec2_cluster.access import Revocations, encode_revocation
 from adapters.ec2_cluster.broker import save_exam_arguments, script_source
 from adapters.ec2_cluster.clock import ServiceClock
 from adapters.ec2_cluster.config import PREFIX, SettingsError, read_secrets
 from adapters.ec2_cluster.journal import Ledger, LedgerUnavailableError, ledger_place, open_ledger
-from adapters.ec2_cluster.keys import REVOKED, all_partitions, exam_keys, exam_of, partition_keys
-from adapters.ec2_cluster.shell import HERE
+from adapters.ec2_cluster.keys import REVOKED, REVOKED_CHANNEL, all_partitions, exam_keys, exam_of, partition_keys
+from adapters.ec2_cluster.shell import HERE, RETENTION_SECONDS
 from adapters.web.app import create_app
-from adapters.web.ports import Enrolled, Unavailable
+from adapters.web.ports import Enrolled, Purged, Removed, Unavailable
 from adapters.web.requests import MAX_ROSTER_BODY_BYTES
 from adapters.web.settings import (
     WebSettings,
@@ -48,14 +48,15 @@ from core import events, journal, participant
 from core import exam as exam_record
 from core.decide import decide_exam
 from core.effects import ScheduleSweep
-from core.events import CommandIssued
+from core.events import CommandIssued, RosterChanged
 from core.exam import Exam, new_exam
 from core.identity import Principal
-from core.journal import Entry, Position, is_conversation, position_of
+from core.journal import AuditPosition, Entry, Position, audit_position, is_audited, is_conversation, position_of
 from core.messages import encode_value
 from core.participant import ExamKey, Home, Participant, ParticipantKey
 from core.policy import Policy
-from core.roster import RosterLine, enrolled
+from core.revocation import Revocation
+from core.roster import RosterLine, enrolled, has_joined, roster_changed
 from core.routing import CommandToAll, CommandToSome
 from core.snapshot import view
 
@@ -83,6 +84,7 @@ class RedisPorts:
         self._save_exam = client.register_script(script_source("save_exam.lua"))
         self._enroll = client.register_script(script_source("enroll.lua"))
         self._append = client.register_script(script_source("append.lua"))
+        self._remove = client.register_script(script_source("remove.lua"))
         self._clock = ServiceClock()
         self._sample_at = 0.0
         self._origin = f"web{secrets.token_hex(3)}"
@@ -122,28 +124,44 @@ class RedisPorts:
             return bool(self._save_exam(keys, arguments) == 1)
 
     def schedule_sweep(self, effect: ScheduleSweep) -> None:
-        """Nothing to do: every worker sweeps the exams that it owns participants of."""
+        """Every worker sweeps the exams that it owns participants of; here is seen to how long Redis keeps a closed one."""
+        keys = exam_keys(effect.exam)
+        with _reaching(), self._redis.pipeline() as pipe:
+            for name in (keys.exam, keys.records, keys.owners, keys.counts, keys.away, keys.shown):
+                if effect.action == "start":
+                    pipe.persist(name)
+                else:
+                    pipe.expire(name, RETENTION_SECONDS)
+            if effect.action != "start":
+                pipe.srem(partition_keys(keys.tag).exams, keys.ident)
+            pipe.execute()
 
     # --- participants ---
 
-    def enroll(self, exam: ExamKey, lines: Sequence[RosterLine]) -> Enrolled:
+    def enroll(self, exam: ExamKey, lines: Sequence[RosterLine], by: str = "api") -> Enrolled:
         """See `Ports`. One script for so many lines at a time."""
         total = Enrolled()
         for start in range(0, len(lines), _CHUNK):
             with _reaching():
-                total += self._enroll_chunk(exam, lines[start : start + _CHUNK])
+                total += self._enroll_chunk(exam, lines[start : start + _CHUNK], by)
         return total
 
-    def _enroll_chunk(self, exam: ExamKey, lines: Sequence[RosterLine]) -> Enrolled:
+    def _enroll_chunk(self, exam: ExamKey, lines: Sequence[RosterLine], by: str = "api") -> Enrolled:
         keys, now = exam_keys(exam), self.now()
+        told: list[tuple[ParticipantKey, RosterChanged]] = []
         stored = cast(Any, self._redis.hmget(keys.records, [str(line.student_id) for line in lines]))
         wanted: list[tuple[bytes | None, Participant]] = []
         for line, known in zip(lines, stored, strict=True):
-            after = enrolled(None if known is None else participant.decode(known), exam, line, HERE, now)
+            before = None if known is None else participant.decode(known)
+            after = enrolled(before, exam, line, HERE, now)
             if after is not None:
                 wanted.append((known, after))
+            elif before is not None and (change := roster_changed(before, line, by, now)) is not None:
+                told.append((before.key, change))
+        for key, change in told:
+            self._put_in_inboxes([key], change)
         if not wanted:
-            return Enrolled(unchanged=len(lines))
+            return Enrolled(changed=len(told), unchanged=len(lines) - len(told))
         arguments: list[str | bytes | int] = []
         for known, after in wanted:
             arguments += (after.student_id, known or b"", participant.encode(after), encode_value(view(after)))
@@ -156,7 +174,27 @@ class RedisPorts:
             )
         done = [known for (known, _), is_put in zip(wanted, put, strict=True) if is_put]
         added = sum(known is None for known in done)
-        return Enrolled(added=added, changed=len(done) - added, unchanged=len(lines) - len(done))
+        changed = len(done) - added + len(told)
+        return Enrolled(added=added, changed=changed, unchanged=len(lines) - added - changed)
+
+    def remove(self, exam: ExamKey, student_id: str) -> Removed:
+        """See `Ports`."""
+        keys = exam_keys(exam)
+        for _ in range(_ATTEMPTS):
+            with _reaching():
+                stored = cast(Any, self._redis.hget(keys.records, student_id))
+                if stored is None:
+                    return "unknown"
+                owned = self._redis.hexists(keys.owners, student_id)
+                if owned or has_joined(participant.decode(stored)):
+                    return "joined"
+                with self._publishing:
+                    names = (keys.records, keys.owners, keys.inbox(student_id))
+                    arguments = (keys.channel, student_id, stored, self._origin, self._published)
+                    self._published += 3
+                    if cast(Any, self._remove(names, arguments)) == 1:
+                        return "removed"
+        raise Unavailable(f"a record was changed by others {_ATTEMPTS} times in a row")
 
     def participants(self, exam: ExamKey, after: str = "") -> Iterator[tuple[str, Participant]]:
         """See `Ports`. The position is the student's id; ids are read first, records as they are needed."""
@@ -199,7 +237,7 @@ class RedisPorts:
             stored_ids: list[bytes] = cast(Any, self._redis.hkeys(exam_keys(key).records))
         self._put_in_inboxes([ParticipantKey(*key, stored.decode()) for stored in stored_ids], command)
 
-    def _put_in_inboxes(self, keys: Sequence[ParticipantKey], event: CommandIssued) -> None:
+    def _put_in_inboxes(self, keys: Sequence[ParticipantKey], event: CommandIssued | RosterChanged) -> None:
         content = events.encode(event)
         for start in range(0, len(keys), _CHUNK):
             with _reaching(), self._redis.pipeline(transaction=False) as pipe:
@@ -259,6 +297,58 @@ class RedisPorts:
                 waiting, lasting or (), lambda entry: _moment(position_of(entry)), there, newest_first=newest_first
             )
 
+    def audit(self, school: str, after: AuditPosition | None, *, newest_first: bool) -> Iterator[Entry]:
+        """See `Ports`."""
+        with _reaching():
+            waiting = [
+                entry
+                for partition in all_partitions()
+                for entry in self._stream(partition.journal)
+                if entry.school == school and is_audited(entry)
+            ]
+            ledger = self._ledger()
+            lasting = ledger and ledger.audit(school, after, newest_first=newest_first)
+            there = None if after is None else _audited(after)
+            yield from _merged(
+                waiting, lasting or (), lambda entry: _audited(audit_position(entry)), there, newest_first=newest_first
+            )
+
+    def purge(self, exam: ExamKey, seconds: float) -> Purged:
+        """See `Ports`. What waits in the stream goes first, so that nobody carries it to the ledger afterwards."""
+        keys, until = exam_keys(exam), time.monotonic() + seconds
+        partition = partition_keys(keys.tag)
+        gone = 0
+        with _reaching():
+            for message_id, entries in self._messages(partition.journal):
+                if entries and all((e.school, e.quiz_id) == exam for e in entries):
+                    for entry in filter(is_audited, entries):  # the audit log stays, so it is carried now
+                        self._keep_audited(entry)
+                    gone += int(cast(Any, self._redis.xdel(partition.journal, message_id)))
+            student_ids: list[bytes] = cast(Any, self._redis.hkeys(keys.records))
+            for start in range(0, len(student_ids), _CHUNK):
+                chunk = [student_id.decode() for student_id in student_ids[start : start + _CHUNK]]
+                members = [keys.member(student_id) for student_id in chunk]
+                with self._redis.pipeline() as pipe:
+                    pipe.hdel(keys.records, *chunk)
+                    pipe.delete(*(keys.inbox(student_id) for student_id in chunk))
+                    pipe.srem(partition.inboxes, *members)
+                    pipe.zrem(partition.deadlines, *members)
+                    gone += pipe.execute()[0]
+            names = (keys.exam, keys.records, keys.owners, keys.counts, keys.sweep_lock, keys.away, keys.shown)
+            gone += int(cast(Any, self._redis.delete(*names)))
+            self._redis.srem(partition.exams, keys.ident)
+            ledger = self._ledger()
+            if ledger is None:
+                return Purged(gone, True)
+            lasting, done = ledger.purge(exam, until)
+            return Purged(gone + lasting, done)
+
+    def _keep_audited(self, entry: Entry) -> None:
+        """Write a line of the audit log to the ledger now; its other copies go with the purge that follows."""
+        ledger = self._ledger()
+        if ledger is not None:
+            ledger.write([entry])
+
     def note(self, entry: Entry) -> None:
         """See `Ports`."""
         stream = partition_keys(exam_keys(ExamKey(entry.school, entry.quiz_id)).tag).journal
@@ -267,19 +357,28 @@ class RedisPorts:
 
     def _waiting(self, exam: ExamKey) -> list[Entry]:
         """The exam's entries that the journal process has not carried yet: read first, so that none is missed on its way."""
-        stream, found, start = partition_keys(exam_keys(exam).tag).journal, [], "-"
+        return [e for e in self._stream(partition_keys(exam_keys(exam).tag).journal) if (e.school, e.quiz_id) == exam]
+
+    def _stream(self, stream: str) -> Iterator[Entry]:
+        """All entries that wait in a partition."""
+        for _, entries in self._messages(stream):
+            yield from entries
+
+    def _messages(self, stream: str) -> Iterator[tuple[str, list[Entry]]]:
+        """What waits in a partition: a message is what one save noted."""
+        start = "-"
         while True:
             messages = cast(Any, self._redis.xrange(stream, min=start, count=_STREAM_CHUNK))
-            for _, fields in messages:
+            for message_id, fields in messages:
+                entries = []
                 for line in fields[b"e"].split(b"\n"):
                     with contextlib.suppress(
                         msgspec.DecodeError
                     ):  # a later release's: the journal process puts it aside
-                        entry = journal.decode(line)
-                        if (entry.school, entry.quiz_id) == exam:
-                            found.append(entry)
+                        entries.append(journal.decode(line))
+                yield message_id.decode(), entries
             if len(messages) < _STREAM_CHUNK:
-                return found
+                return
             start = f"({messages[-1][0].decode()}"
 
     def _ledger(self) -> Ledger | None:
@@ -299,9 +398,25 @@ class RedisPorts:
             revocations.replace(cast(Any, self._redis.hgetall(REVOKED)))
         return revocations.refuses(principal, self.now())
 
+    def revoke(self, revocation: Revocation, hours: float) -> None:
+        """See `Ports`."""
+        with _reaching():
+            self._redis.hset(REVOKED, encode_revocation(revocation), repr(self.now() + hours * 3_600))
+            self._redis.publish(REVOKED_CHANNEL.decode(), "")
+
+    def allow(self, revocation: Revocation) -> None:
+        """See `Ports`."""
+        with _reaching():
+            self._redis.hdel(REVOKED, encode_revocation(revocation))
+            self._redis.publish(REVOKED_CHANNEL.decode(), "")
+
 
 def _place(position: Position) -> tuple[str, int, int]:
     return position.student_id, position.version, position.n
+
+
+def _audited(position: AuditPosition) -> tuple[float, str, str, int, int]:
+    return position.at, position.quiz_id, position.student_id, position.version, position.n
 
 
 def _moment(position: Position) -> tuple[float, str, int, int]:
@@ -317,10 +432,10 @@ def _merged(
     newest_first: bool,
 ) -> Iterator[Entry]:
     """What waits and what lasts in one order, each entry once; of what waits only what is behind `there`."""
-    known = {(entry.student_id, entry.version, entry.n): entry for entry in waiting}
+    known = {(entry.quiz_id, entry.student_id, entry.version, entry.n): entry for entry in waiting}
     ahead = [e for e in known.values() if there is None or (place(e) < there if newest_first else place(e) > there)]
     ahead.sort(key=place, reverse=newest_first)
-    rest = (entry for entry in lasting if (entry.student_id, entry.version, entry.n) not in known)
+    rest = (entry for entry in lasting if (entry.quiz_id, entry.student_id, entry.version, entry.n) not in known)
     return heapq.merge(ahead, rest, key=place, reverse=newest_first)
 
 

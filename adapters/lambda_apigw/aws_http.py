@@ -15,7 +15,7 @@ import hmac
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -393,6 +393,9 @@ def _receive(connection: socket.socket, into: bytearray) -> None:
     into += part
 
 
+_DELETE_ATTEMPTS = 5
+
+
 class DynamoDb:
     """DynamoDB's API, metered: each request asks for the units it used."""
 
@@ -405,6 +408,16 @@ class DynamoDb:
         answer = self._read("GetItem", {"TableName": table, "Key": key, "ConsistentRead": True})
         item: dict[str, Any] | None = answer.get("Item")
         return item
+
+    def get_many(self, table: str, keys: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The items of at most 100 different keys as last written by anyone, in any order; those that there are."""
+        wanted: dict[str, Any] = {table: {"Keys": list(keys), "ConsistentRead": True}} if keys else {}
+        found: list[dict[str, Any]] = []
+        while wanted:  # what was left out for its size or for throttling is asked for again
+            answer = self._read("BatchGetItem", {"RequestItems": wanted})
+            found += answer["Responses"].get(table, ())
+            wanted = answer.get("UnprocessedKeys") or {}
+        return found
 
     def query(self, table: str, *, consistent: bool = True, **request: Any) -> Any:
         """Yield the items of a query, page by page as they are needed."""
@@ -439,6 +452,21 @@ class DynamoDb:
                 self._meter.write_units += 2 * len(writes)
             raise
         self._meter.write_units += _units(answer)
+
+    def delete(self, table: str, keys: list[dict[str, Any]]) -> None:
+        """Remove up to 25 items (BatchWriteItem); one that is not there is no error. Raises AwsError if the table is too busy."""
+        requests = [{"DeleteRequest": {"Key": key}} for key in keys]
+        for attempt in range(_DELETE_ATTEMPTS):
+            request = {"RequestItems": {table: requests}, "ReturnConsumedCapacity": "TOTAL"}
+            answer = self._client.call("DynamoDB_20120810.BatchWriteItem", request, "dynamodb_write")
+            self._meter.write_units += _units(answer)
+            requests = answer.get("UnprocessedItems", {}).get(table, [])
+            if not requests:
+                return
+            time.sleep(0.05 * 2**attempt)
+        raise AwsError(
+            400, "ProvisionedThroughputExceededException", f"{len(requests)} items were left", {}, retried=True
+        )
 
     def _read(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         request["ReturnConsumedCapacity"] = "TOTAL"

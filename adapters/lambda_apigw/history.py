@@ -15,6 +15,8 @@ from adapters.lambda_apigw.aws_http import DynamoDb
 from adapters.lambda_apigw.ports import Store
 from adapters.lambda_apigw.store import (
     OPEN,
+    audit_key,
+    audit_partition,
     conversation_key,
     conversation_partition,
     escaped,
@@ -23,7 +25,7 @@ from adapters.lambda_apigw.store import (
     shard_of,
     shard_partition,
 )
-from core.journal import Entry, Position, position_of
+from core.journal import AuditPosition, Entry, Position, audit_position, position_of
 from core.participant import ExamKey
 
 _decode_entries = msgspec.json.Decoder(list[Entry]).decode
@@ -80,6 +82,15 @@ class History:
             low, high = (low, conversation_key(after)) if newest_first else (conversation_key(after), high)
         for entry in self._entries(conversation_partition(exam), low, high, newest_first=newest_first):
             if position_of(entry) != after:
+                yield entry
+
+    def audit(self, school: str, after: AuditPosition | None, *, newest_first: bool) -> Iterator[Entry]:
+        """See `adapters.web.ports.Ports.audit`."""
+        low, high = _FIRST, _LAST
+        if after is not None:
+            low, high = (low, audit_key(after)) if newest_first else (audit_key(after), high)
+        for entry in self._entries(audit_partition(school), low, high, newest_first=newest_first):
+            if audit_position(entry) != after:
                 yield entry
 
     def _entries(self, partition: str, low: str, high: str, *, newest_first: bool) -> Iterator[Entry]:

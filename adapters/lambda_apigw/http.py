@@ -20,12 +20,12 @@ from adapters.lambda_apigw.aws_http import AwsError
 from adapters.lambda_apigw.config import ConfigError, Settings
 from adapters.lambda_apigw.handler import Application, application
 from adapters.lambda_apigw.history import History
-from adapters.lambda_apigw.ports import Store, SweepTicket
+from adapters.lambda_apigw.ports import SweepTicket
 from adapters.lambda_apigw.shell import HERE, Outbox
 from adapters.lambda_apigw.tokens import keys, school_keys
 from adapters.web import problems
 from adapters.web.app import create_app
-from adapters.web.ports import BadPosition, Enrolled, Unavailable
+from adapters.web.ports import BadPosition, Enrolled, Purged, Removed, Unavailable
 from adapters.web.settings import (
     WebSettings,
     WebSettingsError,
@@ -37,10 +37,11 @@ from core.effects import ScheduleSweep
 from core.errors import LocalError
 from core.exam import Exam
 from core.identity import Principal
-from core.journal import Entry, Position
+from core.journal import AuditPosition, Entry, Position
 from core.participant import ExamKey, Home, Participant, ParticipantKey
 from core.policy import Policy
-from core.roster import RosterLine, enrolled
+from core.revocation import Revocation
+from core.roster import RosterLine, enrolled, has_joined, roster_changed
 from core.routing import CommandToAll, CommandToSome
 
 _ATTEMPTS = 6
@@ -57,7 +58,7 @@ class DynamoPorts:
 
     def __init__(self, app: Application, policy: Policy | None = None) -> None:
         self.policy = policy or app.settings.policy or Policy()
-        self._store: Store = app.store
+        self._store = app.store
         self._shell = app.shell
         self._subscriptions = app.subscriptions
         self._note = app.store.note
@@ -94,26 +95,44 @@ class DynamoPorts:
 
     # --- participants ---
 
-    def enroll(self, exam: ExamKey, lines: Sequence[RosterLine]) -> Enrolled:
+    def enroll(self, exam: ExamKey, lines: Sequence[RosterLine], by: str = "api") -> Enrolled:
         """See `Ports`. One or two requests a line; what was saved before a failure stays."""
         total, outbox = Enrolled(), Outbox()
         with _reaching():
             for line in lines:
-                total += self._enroll(exam, line, outbox)
+                total += self._enroll(exam, line, by, outbox)
             self._shell.finish(outbox)
         return total
 
-    def _enroll(self, exam: ExamKey, line: RosterLine, outbox: Outbox) -> Enrolled:
+    def _enroll(self, exam: ExamKey, line: RosterLine, by: str, outbox: Outbox) -> Enrolled:
         key = ParticipantKey(*exam, str(line.student_id))
         before: Participant | None = None  # most are new, so the first look is the write itself
         for _ in range(_ATTEMPTS):
             after = enrolled(before, exam, line, HERE, self._clock())
             if after is None:
-                return Enrolled(unchanged=1)
+                change = None if before is None else roster_changed(before, line, by, self._clock())
+                if change is None:
+                    return Enrolled(unchanged=1)
+                self._shell.apply(key, change, outbox, must_exist=True)
+                return Enrolled(changed=1)
             if self._store.save(before, after, ()):
                 outbox.publications[exam].views[key] = after
                 return Enrolled(added=1) if before is None else Enrolled(changed=1)
             before = self._store.load(key)
+        raise Unavailable(f"a record was changed by others {_ATTEMPTS} times in a row")
+
+    def remove(self, exam: ExamKey, student_id: str) -> Removed:
+        """See `Ports`."""
+        with _reaching():
+            for _ in range(_ATTEMPTS):
+                record = self._store.load(ParticipantKey(*exam, student_id))
+                if record is None:
+                    return "unknown"
+                if has_joined(record):
+                    return "joined"
+                if self._store.remove(record):
+                    self._shell.show_again(exam)
+                    return "removed"
         raise Unavailable(f"a record was changed by others {_ATTEMPTS} times in a row")
 
     def participants(self, exam: ExamKey, after: str = "") -> Iterator[tuple[str, Participant]]:
@@ -167,6 +186,16 @@ class DynamoPorts:
         with _reaching():
             yield from self._history.conversation(exam, after, newest_first=newest_first)
 
+    def audit(self, school: str, after: AuditPosition | None, *, newest_first: bool) -> Iterator[Entry]:
+        """See `Ports`."""
+        with _reaching():
+            yield from self._history.audit(school, after, newest_first=newest_first)
+
+    def purge(self, exam: ExamKey, seconds: float) -> Purged:
+        """See `Ports`."""
+        with _reaching():
+            return Purged(*self._store.purge(exam, self._clock() + seconds))
+
     def note(self, entry: Entry) -> None:
         """See `Ports`."""
         with _reaching():
@@ -176,6 +205,16 @@ class DynamoPorts:
         """See `Ports`."""
         with _reaching():
             return self._subscriptions.is_revoked(principal)
+
+    def revoke(self, revocation: Revocation, hours: float) -> None:
+        """See `Ports`. Sockets are closed by the next sweep."""
+        with _reaching():
+            self._subscriptions.revoke(revocation, hours * 3_600)
+
+    def allow(self, revocation: Revocation) -> None:
+        """See `Ports`."""
+        with _reaching():
+            self._subscriptions.allow(revocation)
 
 
 @contextlib.contextmanager

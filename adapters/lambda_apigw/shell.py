@@ -369,6 +369,11 @@ class Shell:
             self._command_some(routed, outbox)
         self.finish(outbox)
 
+    def show_again(self, exam: ExamKey) -> None:
+        """Send everybody who watches the exam a fresh snapshot: who is no longer in it is gone from their screens."""
+        for connection, groups in list(self._subscriptions.subscriptions(exam)):
+            self._send_snapshot(effects.SendSnapshot(exam, connection, tuple(groups)))
+
     def finish(self, outbox: Outbox, *, at_once: bool = False) -> None:
         """Publish, then ack. A connection found gone on the way is one more event, so its change is published too.
 

@@ -11,9 +11,10 @@ One table holds what is current, another the journal. Keys (a `#` or `%` in an i
 
 The journal's pk is the participant's, its sk `STUDENT#VERSION#N`: one item for the entries of one save, under the number of the
 first, because each item of a transaction costs two write units. Lines of the conversation with proctors are there twice, once more
-under pk `m#SCHOOL#QUIZ`, sk `MILLISECONDS#STUDENT#VERSION#N`, so that they can be read in the order of time. A participant's item
-stays below 1 KB, because a larger one costs every report a second write unit; so the commands live apart, and the ids that are in
-the key are not in the record again. A save without entries and without a change of commands is one PutItem; all others are one
+under pk `m#SCHOOL#QUIZ`, sk `MILLISECONDS#STUDENT#VERSION#N`, so that they can be read in the order of time; so are those of the
+school's audit log, what people did, under pk `a#SCHOOL`, sk `MILLISECONDS#QUIZ#STUDENT#VERSION#N`. A participant's item stays
+below 1 KB, because a larger one costs every report a second write unit; so the commands live apart, and the ids that are in the
+key are not in the record again. A save without entries and without a change of commands is one PutItem; all others are one
 TransactWriteItems, which costs twice the units.
 """
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import math
 import secrets
 import zlib
@@ -39,18 +41,23 @@ from core import participant as participant_record
 from core.errors import LocalError
 from core.exam import Exam
 from core.incidents import SilenceCounts
-from core.journal import Entry, Position, is_conversation, position_of
+from core.journal import AuditPosition, Entry, Position, audit_position, is_audited, is_conversation, position_of
 from core.participant import ExamKey, Participant, ParticipantKey, PendingCommand
 
 OPEN = "open"
 _LOST_RACE = frozenset(("ConditionalCheckFailed", "TransactionConflict"))
 _READS = 4
+_BATCH = 100  # "up to 100 items" (API reference, BatchGetItem)
+_DELETED_AT_ONCE = 25  # BatchWriteItem takes no more
 _PLAIN_BYTES = 760
 """With the longest usual keys a record up to this size makes an item below 1 KB."""
 
 STUDENTS_OF_A_SHARD = 1_000
 """Also where a big exam begins, whose changes are published together: the account's requests a second are shared by everything."""
 MAX_SHARDS = 64
+
+AUDIT_SECONDS = 365 * 86_400.0
+"""How long lines of the audit log are kept at least: an exam's own data may be gone long before."""
 
 _ZLIB = 0x78  # the first byte of zlib's format; a record in MessagePack begins with a map, 0x80 or above
 _Item = dict[str, Any]
@@ -123,6 +130,20 @@ class DynamoStore:
                 return whole
         raise TornRead(key.quiz_id, key.student_id)
 
+    def load_many(self, keys: Sequence[ParticipantKey]) -> dict[ParticipantKey, Participant]:
+        """The records of these, as `load` gives them, in a request for a hundred; who has none is missing."""
+        by_place = {(self._partition(key.exam, key.student_id), f"p#{key.student_id}"): key for key in keys}
+        places = list(by_place)
+        found: dict[ParticipantKey, Participant] = {}
+        for start in range(0, len(places), _BATCH):
+            wanted = [_key(*place) for place in places[start : start + _BATCH]]
+            for item in self._db.get_many(self._state, wanted):
+                key = by_place[item["pk"]["S"], item["sk"]["S"]]
+                record = self.load(key) if "c" in item else _participant(key, item)
+                if record is not None:
+                    found[key] = record
+        return found
+
     def save(
         self, before: Participant | None, after: Participant, entries: Sequence[Entry], taken: Sequence[str] = ()
     ) -> bool:
@@ -165,6 +186,45 @@ class DynamoStore:
         if exam not in self._shards:
             self.load_exam(exam)
         return self._shards.get(exam, self._shards_for_new)
+
+    def remove(self, record: Participant) -> bool:
+        """Take away the record of a student, if it is still this one, and what waits for them."""
+        partition = self._partition(record.key.exam, record.student_id)
+        request = {
+            "TableName": self._state,
+            "Key": _key(partition, f"p#{record.student_id}"),
+            "ConditionExpression": "v = :v",
+            "ExpressionAttributeValues": {":v": _number(record.version)},
+        }
+        if not self._write_if("DeleteItem", request):
+            return False
+        commands = {"TableName": self._state, "Key": _key(partition, f"c#{record.student_id}")}
+        self._db.write("DeleteItem", commands)
+        return True
+
+    def purge(self, exam: ExamKey, until: float) -> tuple[int, bool]:
+        """Delete all that is kept about an exam and its students, until this moment; how many items, and whether that was all.
+
+        The audit log stays. The exam's own item goes last: it says over how many shards the rest is spread.
+        """
+        shards = [shard_partition(exam, shard) for shard in range(self.shards(exam))]
+        places = [(self._state, pk) for pk in shards] + [(self._journal, pk) for pk in shards]
+        places += [(self._journal, conversation_partition(exam)), (self._state, _exam_partition(exam))]
+        gone = 0
+        for table, pk in places:
+            found = self._db.query(
+                table,
+                KeyConditionExpression="pk = :pk",
+                ExpressionAttributeValues={":pk": {"S": pk}},
+                ProjectionExpression="pk, sk",
+            )
+            while batch := list(itertools.islice(found, _DELETED_AT_ONCE)):
+                if self._clock() >= until:
+                    return gone, False
+                self._db.delete(table, [_key(item["pk"]["S"], item["sk"]["S"]) for item in batch])
+                gone += len(batch)
+        self._shards.pop(exam, None)
+        return gone, True
 
     # --- the exam ---
 
@@ -338,6 +398,10 @@ class DynamoStore:
                 conversation_partition(ExamKey(entry.school, entry.quiz_id)), conversation_key(position_of(entry))
             )
             items.append({**place, "e": {"S": _encode_entries([entry]).decode()}, "ttl": self._ttl()})
+        for entry in filter(is_audited, entries):
+            place = _key(audit_partition(entry.school), audit_key(audit_position(entry)))
+            until = int(self._clock() + max(self._retention_seconds, AUDIT_SECONDS))
+            items.append({**place, "e": {"S": _encode_entries([entry]).decode()}, "ttl": _number(until)})
         return [{"Put": {"TableName": self._journal, "Item": item}} for item in items]
 
     def _transact(self, writes: list[_Item]) -> bool:
@@ -438,6 +502,17 @@ def conversation_partition(exam: ExamKey) -> str:
 def conversation_key(position: Position) -> str:
     """The sort key of a line of the conversation."""
     return f"{int(position.at * 1000):013d}#{journal_key(position)}"
+
+
+def audit_partition(school: str) -> str:
+    """Where the audit log of a school lies in the journal."""
+    return f"a#{escaped(school)}"
+
+
+def audit_key(position: AuditPosition) -> str:
+    """The sort key of a line of the audit log."""
+    place = Position(position.at, position.student_id, position.version, position.n)
+    return f"{int(position.at * 1000):013d}#{escaped(position.quiz_id)}#{journal_key(place)}"
 
 
 def _condition(version: int | None) -> _Item:

@@ -7,16 +7,17 @@ calls are synchronous, and several threads may make them at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
 from core.effects import ScheduleSweep
 from core.exam import Exam
 from core.identity import Principal
-from core.journal import Entry, Position
+from core.journal import AuditPosition, Entry, Position
 from core.participant import ExamKey, Home, Participant
 from core.policy import Policy
+from core.revocation import Revocation
 from core.roster import RosterLine
 from core.routing import CommandToAll, CommandToSome
 
@@ -30,7 +31,10 @@ class BadPosition(ValueError):
 
 
 class Enrolled(Struct, frozen=True):
-    """What became of the lines of a roster: students added, changed, and left as they are (they have joined, or nothing is new)."""
+    """What became of the lines of a roster: students added, changed, and left as they are, because nothing is new.
+
+    A change of one who has joined is decided by who decides for them, and shown within a moment.
+    """
 
     added: int = 0
     changed: int = 0
@@ -38,6 +42,19 @@ class Enrolled(Struct, frozen=True):
 
     def __add__(self, other: Enrolled) -> Enrolled:
         return Enrolled(self.added + other.added, self.changed + other.changed, self.unchanged + other.unchanged)
+
+
+Removed: TypeAlias = Literal["removed", "joined", "unknown"]
+
+
+class Purged(Struct, frozen=True):
+    """How many items are gone, and whether that was all; if not, ask again."""
+
+    items: int
+    done: bool
+
+    def __add__(self, other: Purged) -> Purged:
+        return Purged(self.items + other.items, self.done and other.done)
 
 
 class Ports(Protocol):
@@ -73,11 +90,14 @@ class Ports(Protocol):
     def schedule_sweep(self, effect: ScheduleSweep) -> None:
         """See that the exam is swept from now on, or no more."""
 
-    def enroll(self, exam: ExamKey, lines: Sequence[RosterLine]) -> Enrolled:
-        """Make or change the students of these lines who have not joined, and show them to who watches the exam.
+    def enroll(self, exam: ExamKey, lines: Sequence[RosterLine], by: str = "api") -> Enrolled:
+        """Make or change the students of these lines, and show them to who watches the exam.
 
-        Each line is one atomic step. Repeated, it changes nothing.
+        Each line is one atomic step. Repeated, it changes nothing. `by`: who changes those who have joined, for the journal.
         """
+
+    def remove(self, exam: ExamKey, student_id: str) -> Removed:
+        """Take a student who has not joined out of the exam, and show it again to who watches; who has joined stays."""
 
     def participants(self, exam: ExamKey, after: str = "") -> Iterator[tuple[str, Participant]]:
         """The records of an exam in an order that stays, each with its position; only those behind `after`, if that is given.
@@ -115,6 +135,12 @@ class Ports(Protocol):
     def conversation(self, exam: ExamKey, after: Position | None, *, newest_first: bool) -> Iterator[Entry]:
         """The entries that are lines of an exam's conversation (`is_conversation`), behind a position, in the order of time."""
 
+    def audit(self, school: str, after: AuditPosition | None, *, newest_first: bool) -> Iterator[Entry]:
+        """The entries that people caused (`is_audited`) in all exams of a school, behind a position, in the order of time."""
+
+    def purge(self, exam: ExamKey, seconds: float) -> Purged:
+        """Delete what is kept about a closed exam and its students, live and journalled, for about so long. The audit log stays."""
+
     def note(self, entry: Entry) -> None:
         """Keep an entry that belongs to no save, such as who exported what."""
 
@@ -122,3 +148,9 @@ class Ports(Protocol):
 
     def is_revoked(self, principal: Principal) -> bool:
         """Whether the tokens of this bearer count no more."""
+
+    def revoke(self, revocation: Revocation, hours: float) -> None:
+        """Let tokens count no more for so long, and close the sockets that were opened with them."""
+
+    def allow(self, revocation: Revocation) -> None:
+        """Take a revocation back, if there is one."""

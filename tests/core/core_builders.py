@@ -19,6 +19,7 @@ from core.events import (
     ParticipantEvent,
     ReceiptReceived,
     ReconnectOrdered,
+    RosterChanged,
     StatusReported,
     StudentMessaged,
 )
@@ -84,6 +85,10 @@ def command(
     return CommandIssued(
         received_at=T0 + at, command_id=id, command=name, expires_at=T0 + at + expires, issued_by=by, **fields
     )
+
+
+def regrouped(at: float, **fields: str) -> RosterChanged:
+    return RosterChanged(received_at=T0 + at, by="api", **fields)
 
 
 def receipt(at: float, outcome: str = "delivered", *, id: str = "k1", connection: str = "c1") -> ReceiptReceived:

@@ -10,6 +10,7 @@ from core_builders import (
     ordered,
     owner_lost,
     receipt,
+    regrouped,
     report,
     words,
 )
@@ -262,6 +263,7 @@ EVENTS = {
     "stray deadline": lambda s: deadline(7, 31),
     "deadline": lambda s: deadline((s.record.check_at or 0) - T0, max(31, (s.record.check_at or 0) - T0)),
     "command": lambda s: command(31, "warn", id="k2", text="w"),
+    "roster": lambda s: regrouped(31, group="R2"),
 }
 NEXT = {
     #                                connected       reconnecting    offline         left
@@ -280,6 +282,7 @@ NEXT = {
     "stray deadline": ("connected", "reconnecting", "offline", "left"),
     "deadline": ("connected", "offline", "offline", "left"),
     "command": ("connected", "reconnecting", "offline", "left"),
+    "roster": ("connected", "reconnecting", "offline", "left"),
 }
 PRESENCES = ("connected", "reconnecting", "offline", "left")
 

@@ -1,11 +1,13 @@
-from core_builders import EXAM, EXAM_KEY, KEY, T0, Story, report
+import pytest
+from core_builders import EXAM, EXAM_KEY, KEY, T0, Story, joined, of, regrouped, report
 from msgspec.structs import replace
 
 from core import decide_exam
 from core import effects as fx
 from core.events import ExamClosed, ExamOpened, SweepCounted
+from core.journal import Entry, is_audited
 from core.policy import Policy
-from core.roster import RosterLine, enrolled
+from core.roster import RosterLine, enrolled, has_joined, roster_changed
 
 
 def line(**fields):
@@ -73,3 +75,64 @@ def test_an_exam_opened_again_long_after_its_end_has_an_hour():
         return decide_exam(again.exam, event, T0 + day + seconds).exam.state
 
     assert (after(10), after(3_599), after(3_600)) == ("open", "open", "closed")
+
+
+# --- after they have joined -------------------------------------------------------------------------------------------------
+
+
+def test_a_line_for_who_has_joined_becomes_an_event_if_it_says_anything_new():
+    story = joined(student_name="Budi")
+    assert has_joined(story.record)
+    assert roster_changed(story.record, line(name="Budi"), "api", T0 + 5) is None
+    event = roster_changed(story.record, line(group="R2"), "api", T0 + 5)
+    assert event == regrouped(5, group="R2")
+    decision = story(event)
+    assert (story.record.group, story.record.student_name) == ("R2", "Budi")
+    assert of(decision.effects, fx.PublishView) == [fx.PublishView(KEY, "R2")]
+    (entry,) = decision.entries
+    assert (entry.kind, entry.cause, entry.before, entry.after, entry.actor) == ("roster", "group", "", "R2", "api")
+
+
+def test_a_name_is_changed_and_stays_out_of_the_journal():
+    story = joined(student_name="Bdui")
+    (entry,) = story(regrouped(5, name="Budi" + "x" * 99)).entries
+    assert len(story.record.student_name) == 80
+    assert (entry.cause, "Budi" in str(entry)) == ("name", False)
+
+
+def test_an_older_token_does_not_take_a_change_of_the_roster_back():
+    story = Story()
+    story(report(0, name="Token", group="R1"))
+    assert (story.record.student_name, story.record.group) == ("Token", "R1")
+    story(regrouped(1, name="Budi", group="R2"))
+    story(report(2, name="Token", group="R1", question_answered=3))
+    assert (story.record.student_name, story.record.group, story.record.question_answered) == ("Budi", "R2", 3)
+    story(report(3, attempt="a2", name="Token", group="R1"))
+    assert (story.record.student_name, story.record.group) == ("Budi", "R2"), "nor in a new attempt"
+
+
+def test_a_repeated_change_changes_nothing():
+    story = joined()
+    story(regrouped(1, group="R2"))
+    decision = story(regrouped(1, group="R2"))
+    assert (decision.entries, decision.effects) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "audited"),
+    [
+        ("command", {"cause": "warn", "after": "accepted"}, True),
+        ("command", {"cause": "warn", "after": "refused"}, True),
+        ("command", {"cause": "warn", "after": "accepted", "to_everyone": True}, False),
+        ("exam", {"cause": "warn", "actor": "p1", "to_everyone": True}, True),
+        ("exam", {"cause": "opened", "actor": ""}, False),
+        ("exam", {"cause": "closed", "actor": "api"}, True),
+        ("receipt", {"cause": "delivered", "after": "delivered"}, False),
+        ("label", {"cause": "reported"}, False),
+        ("message", {"cause": "chat", "actor": "student"}, False),
+        ("roster", {"cause": "group"}, True),
+        ("audit", {"cause": "purged"}, True),
+    ],
+)
+def test_what_people_did_is_audited_once(kind, fields, audited):
+    assert is_audited(Entry(*KEY, 1, 0, T0, kind, **fields)) is audited

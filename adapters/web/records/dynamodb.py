@@ -1,7 +1,7 @@
 """Records in DynamoDB: rows of the journal table, apart by the beginning of their keys, and without an end.
 
-In that table because it is there already and lasts (point-in-time recovery, deletion protection), and because both sides have it, so
-that an exam which moves keeps its records; the state table is the serverless side's own. Nothing here is read or written while
+In that table because it is there and lasts (point-in-time recovery, deletion protection), and because both sides have it, so
+that an exam which moves keeps its records; the state table is the serverless side's own. Nothing is read or written while
 nobody asks: a school that holds no exam pays for storage only.
 
     r                     SCHOOL                 schools

@@ -8,6 +8,7 @@ from web_api import SECRET, ClusterApi
 from wire_clients import Dashboard, Page
 
 from adapters.ec2_cluster.local import LocalCluster
+from core.participant import ExamKey
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,18 @@ async def test_a_roster_student_joins_with_a_token_of_the_api_and_keeps_name_and
     await page.reported(question_answered=1)
     view = await dashboard.sees("s1", label="active", question_answered=1)
     assert (view["student_name"], view["group"]) == ("Budi", "A")
-    assert school.post("open", {"roster": [{"student_id": "s1", "name": "Other"}]})["roster"]["unchanged"] == 1
+    again = [{"student_id": "s1", "name": "Budi W", "group": "B"}, {"student_id": "s2"}]
+    assert school.post("open", {"roster": again})["roster"] == {"added": 1, "changed": 1, "unchanged": 0}
+    await dashboard.sees("s1", group="B", student_name="Budi W")
+    await page.reported(question_answered=2)
+    await dashboard.sees("s1", question_answered=2, group="B", student_name="Budi W")
+    await dashboard.sees("s2", label="not_joined")
+    exam, before = ExamKey("north", school.quiz_id), dashboard.count("lmsQuizMonitoringSnapshot")
+    assert school.api.ports.remove(exam, "s1") == "joined"
+    assert school.api.ports.remove(exam, "s2") == "removed"
+    await dashboard.until(lambda: dashboard.count("lmsQuizMonitoringSnapshot") > before, "snapshot without s2")
+    snapshot = [frame for frame in dashboard.frames if frame["action"] == "lmsQuizMonitoringSnapshot"][-1]["data"]
+    assert [view["student_id"] for view in snapshot["participants"]] == ["s1"]
     summary = school.api.get(f"/api/exams/{school.quiz_id}").json
     assert (summary["participants"], summary["counts"]["active"]) == (1, 1)
 
