@@ -2,6 +2,7 @@
 
 ```
 app.py        routes: health, tokens, exams, participants
+openapi.py    all of them as an OpenAPI document; answers.py: bodies of answers
 access.py     whose key or token it is
 history.py    timelines, conversations, and both as CSV (csv_file.py)
 requests.py   bodies and queries: what they must fit, and what is wrong with those that do not

@@ -12,6 +12,7 @@
     GET  /api/exams/QUIZ/participants      what a proctor sees of each, in pages
     GET  /api/exams/QUIZ/timeline          what happened, of one student or all; .csv too; also for a proctor's token (`history`)
     GET  /api/exams/QUIZ/conversation      what was said; .csv too; also for a proctor's token
+    GET  /api/openapi.json                 all this as an OpenAPI document (`openapi`)
     GET  /dashboard  /exam  /static/PATH   what people see (`pages`)
 
 A school authenticates by its key, `Authorization: Bearer KEY` or `X-Api-Key: KEY`, and sees itself only: the key, never the
@@ -31,10 +32,23 @@ from typing import Any
 import msgspec
 from flask import Flask, Response, request
 
-from adapters.web import history, problems
+from adapters.web import history, openapi, problems
 from adapters.web.access import key_of, proctor_of, school_of
+from adapters.web.answers import (
+    CommandAnswer,
+    ExamAnswer,
+    ExamCounts,
+    ExamLine,
+    ExamsPage,
+    FullPolicy,
+    Health,
+    ParticipantsPage,
+    RosterAnswer,
+    TokenAnswer,
+)
 from adapters.web.exams import close_exam, open_exam
 from adapters.web.limits import RateLimit
+from adapters.web.openapi import operation
 from adapters.web.pages import pages
 from adapters.web.ports import BadPosition, Ports
 from adapters.web.problems import Problem
@@ -42,6 +56,12 @@ from adapters.web.requests import (
     LABELS,
     MAX_BODY_BYTES,
     MAX_ROSTER_LINES,
+    CloseRequest,
+    CommandRequest,
+    ExamsQuery,
+    OpenRequest,
+    PageQuery,
+    TokenRequest,
     bad_cursor,
     checked_quiz_id,
     cursor_of,
@@ -95,6 +115,7 @@ def create_app(ports: Ports, settings: WebSettings) -> Flask:
     app.add_url_rule("/api/exams/<quiz_id>/participants", view_func=api.participants)
     history.register(app, ports, settings)
     app.register_blueprint(pages(settings))
+    openapi.register(app)
     app.before_request(_limited(RateLimit(settings.requests_per_second, settings.request_burst, time.monotonic)))
     app.after_request(_secured)
     return app
@@ -109,17 +130,20 @@ class _Api:
 
     # --- health ---
 
+    @operation(answers={200: Health}, stores=False)
     def alive(self) -> Response:
         """This process answers."""
-        return _json({"status": "ok"})
+        return _json(Health("ok"))
 
+    @operation(answers={200: Health})
     def ready(self) -> Response:
         """It reaches what it needs."""
         self._ports.check()
-        return _json({"status": "ready"})
+        return _json(Health("ready"))
 
     # --- tokens ---
 
+    @operation(callers=("school",), body=TokenRequest, answers={200: TokenAnswer}, stores=False)
     def token(self) -> Response:
         """A token for a student's page or a proctor's dashboard, and where to connect with it."""
         school = self._school()
@@ -143,29 +167,28 @@ class _Api:
         if len(token) > _MAX_TOKEN_CHARACTERS:
             detail = "quiz_id: too many or too long for one token; ask for several tokens"
             raise Problem(422, "bad_field", detail, field="quiz_id")
-        return _json(
-            {"token": token, "expires_at": expires_at, "endpoints": settings.hosts, "url": settings.socket_url}
-        )
+        return _json(TokenAnswer(token, expires_at, settings.hosts, settings.socket_url))
 
     # --- exams ---
 
+    @operation(callers=("school",), body=OpenRequest, answers={200: ExamAnswer, 201: ExamAnswer}, makes=True)
     def open(self, quiz_id: str) -> Response:
         """Open an exam, or change its rules, and add the students of a roster."""
         key = self._key(quiz_id)
         wanted, policy = read_open_request(request)
         exam, is_new = open_exam(self._ports, key, policy, max(wanted.students, len(wanted.roster)))
-        body = self._summary(exam)
-        if wanted.roster:
-            body["roster"] = self._ports.enroll(key, wanted.roster)
-        return _json(body, 201 if is_new else 200)
+        enrolled = self._ports.enroll(key, wanted.roster) if wanted.roster else None
+        return _json(ExamAnswer(**self._state(exam), roster=enrolled), 201 if is_new else 200)
 
+    @operation(callers=("school",), body="text/csv", answers={200: RosterAnswer})
     def roster(self, quiz_id: str) -> Response:
         """Add the students of a CSV file to an exam, or change those who have not joined."""
         key = self._key(quiz_id)
         lines = read_roster(read_csv_body(request), MAX_ROSTER_LINES)
         exam = self._known(key)
-        return _json({"quiz_id": exam.quiz_id, "roster": self._ports.enroll(key, lines)})
+        return _json(RosterAnswer(exam.quiz_id, self._ports.enroll(key, lines)))
 
+    @operation(callers=("school", "proctor"), body=CommandRequest, answers={202: CommandAnswer})
     def command(self, quiz_id: str) -> Response:
         """A proctor's command to students or to all, under the rules of one that comes over a socket. Idempotent by its id."""
         principal = proctor_of(request, self._settings, self._ports, checked_quiz_id(quiz_id))
@@ -179,15 +202,17 @@ class _Api:
             raise Problem(status, error.code, error.message.removeprefix("data.")) from error
         assert isinstance(routed, CommandToSome | CommandToAll)  # of an order nothing else follows
         self._ports.command(routed)
-        return _json({"command_id": str(order.command_id), "server_time": self._server_time()}, 202)
+        return _json(CommandAnswer(str(order.command_id), self._server_time()), 202)
 
+    @operation(callers=("school",), body=CloseRequest, answers={200: ExamAnswer})
     def close(self, quiz_id: str) -> Response:
         """Close an exam."""
         key = self._key(quiz_id)
         read_close_request(request)
         self._known(key)
-        return _json(self._summary(close_exam(self._ports, key)))
+        return _json(ExamAnswer(**self._state(close_exam(self._ports, key))))
 
+    @operation(callers=("school",), query=ExamsQuery, answers={200: ExamsPage})
     def exams(self) -> Response:
         """The school's open exams by id, and whether a proctor watches each; `watched=false`: those that nobody does."""
         school = self._school()
@@ -195,38 +220,29 @@ class _Api:
         keys = sorted(key for key in self._ports.open_exams(school) if key.quiz_id > asked.after)
         found = itertools.islice(self._listed(keys, asked.watched), asked.limit + 1)
         page = list(found)
-        return _json(
-            {
-                "exams": page[: asked.limit],
-                "next_cursor": cursor_of(page[-2]["quiz_id"]) if len(page) > asked.limit else None,
-                "server_time": self._server_time(),
-            }
-        )
+        cursor = cursor_of(page[-2].quiz_id) if len(page) > asked.limit else None
+        return _json(ExamsPage(page[: asked.limit], cursor, self._server_time()))
 
-    def _listed(self, keys: Iterable[ExamKey], watched: bool | None) -> Iterator[dict[str, Any]]:
+    def _listed(self, keys: Iterable[ExamKey], watched: bool | None) -> Iterator[ExamLine]:
         for key in keys:
             exam = self._ports.load_exam(key)
             if exam is None or exam.state == "closed":
                 continue
             is_watched = self._ports.is_watched(key)
             if watched in (None, is_watched):
-                yield {
-                    "quiz_id": exam.quiz_id,
-                    "state": exam.state,
-                    "opened_at": exam.opened_at,
-                    "last_time_end": exam.last_time_end,
-                    "watched": is_watched,
-                    "open_incidents": sum(incident.ended_at is None for incident in exam.incidents),
-                }
+                incidents = sum(incident.ended_at is None for incident in exam.incidents)
+                yield ExamLine(exam.quiz_id, exam.state, exam.opened_at, exam.last_time_end, is_watched, incidents)
 
+    @operation(callers=("school",), answers={200: ExamCounts})
     def exam(self, quiz_id: str) -> Response:
         """An exam's state, with how many are under each label. Reads every record of the exam."""
         key = self._key(quiz_id)
         exam = self._known(key)
         counted = Counter(record.label for _, record in self._ports.participants(key))
         counts = {label: counted[label] for label in LABELS}
-        return _json(self._summary(exam) | {"participants": counted.total(), "counts": counts})
+        return _json(ExamCounts(**self._state(exam), participants=counted.total(), counts=counts))
 
+    @operation(callers=("school",), query=PageQuery, answers={200: ParticipantsPage})
     def participants(self, quiz_id: str) -> Response:
         """A page of views, and the cursor of the next one."""
         key = self._key(quiz_id)
@@ -242,15 +258,9 @@ class _Api:
         except BadPosition:
             raise bad_cursor() from None
         page = found[: asked.limit]
-        return _json(
-            {
-                "quiz_id": exam.quiz_id,
-                "participants": [view(record) for _, record in page],
-                "incidents": exam.incidents,
-                "next_cursor": cursor_of(page[-1][0]) if len(found) > len(page) else None,
-                "server_time": self._server_time(),
-            }
-        )
+        views = [view(record) for _, record in page]
+        cursor = cursor_of(page[-1][0]) if len(found) > len(page) else None
+        return _json(ParticipantsPage(exam.quiz_id, views, exam.incidents, cursor, self._server_time()))
 
     # --- inside ---
 
@@ -269,13 +279,14 @@ class _Api:
             raise Problem(404, "not_found", detail)
         return exam
 
-    def _summary(self, exam: Exam) -> dict[str, Any]:
+    def _state(self, exam: Exam) -> dict[str, Any]:
+        """The fields of an `ExamAnswer`."""
         return {
             "quiz_id": exam.quiz_id,
             "state": exam.state,
             "opened_at": exam.opened_at,
             "last_time_end": exam.last_time_end,
-            "policy": msgspec.structs.asdict(exam.policy),
+            "policy": FullPolicy(**msgspec.structs.asdict(exam.policy)),
             "incidents": exam.incidents,
             "version": exam.version,
             "server_time": self._server_time(),

@@ -16,7 +16,6 @@ import itertools
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -24,10 +23,14 @@ from flask import Flask, Response, request
 from msgspec import Struct
 
 from adapters.web.access import SCHOOL_ACTOR, Reader, reader_of, school_of
+from adapters.web.answers import ConversationLine, ConversationPage, ExportAnswer, TimelineLine, TimelinePage
 from adapters.web.csv_file import BOM, csv_line
+from adapters.web.openapi import operation
 from adapters.web.ports import Ports
 from adapters.web.problems import Problem
 from adapters.web.requests import (
+    ExportRequest,
+    HistoryQuery,
     HistoryRequest,
     checked_quiz_id,
     history_cursor_of,
@@ -42,33 +45,6 @@ from core.snapshot import view
 _CHUNK = 100
 _KNOWN = 1_000
 _FIRST_NOTE = 100
-_TIMELINE = (
-    "at",
-    "student_id",
-    "student_name",
-    "group",
-    "kind",
-    "cause",
-    "before",
-    "after",
-    "duration_seconds",
-    "actor",
-    "reference",
-    "text",
-    "to_everyone",
-)
-_CONVERSATION = (
-    "at",
-    "student_id",
-    "student_name",
-    "group",
-    "kind",
-    "by",
-    "actor",
-    "reference",
-    "text",
-    "to_everyone",
-)
 
 
 class _Line(Struct):
@@ -86,12 +62,11 @@ class _Line(Struct):
 def register(app: Flask, ports: Ports, settings: WebSettings) -> None:
     """Add the routes to the app."""
     history = _History(ports, settings)
-    for name, route in (("timeline", history.timeline), ("conversation", history.conversation)):
-        for ending in ("", ".csv"):
-            app.add_url_rule(
-                f"/api/exams/<quiz_id>/{name}{ending}", f"{name}{ending[1:]}", route, defaults={"as_csv": bool(ending)}
-            )
-    app.add_url_rule("/api/exams/<quiz_id>/export", "export", history.export, methods=["POST"])
+    app.add_url_rule("/api/exams/<quiz_id>/timeline", view_func=history.timeline)
+    app.add_url_rule("/api/exams/<quiz_id>/timeline.csv", view_func=history.timeline_file)
+    app.add_url_rule("/api/exams/<quiz_id>/conversation", view_func=history.conversation)
+    app.add_url_rule("/api/exams/<quiz_id>/conversation.csv", view_func=history.conversation_file)
+    app.add_url_rule("/api/exams/<quiz_id>/export", view_func=history.export, methods=["POST"])
 
 
 class _History:
@@ -99,24 +74,46 @@ class _History:
         self._ports = ports
         self._settings = settings
 
-    def timeline(self, quiz_id: str, as_csv: bool) -> Response:
-        """Every entry of a student, or of the exam."""
+    @operation(callers=("school", "proctor"), query=HistoryQuery, answers={200: TimelinePage})
+    def timeline(self, quiz_id: str) -> Response:
+        """Every entry of a student, or of the exam, student by student."""
+        asked, lines = self._timeline(quiz_id)
+        page, cursor = _page(lines, asked.limit)
+        return _json(TimelinePage(quiz_id, [_event(line) for line in page], cursor, self._server_time()))
+
+    @operation(callers=("school", "proctor"), query=HistoryQuery, answers={200: "text/csv"}, links=True)
+    def timeline_file(self, quiz_id: str) -> Response:
+        """The timeline as a file that a spreadsheet opens."""
+        asked, lines = self._timeline(quiz_id)
+        return self._file(quiz_id, asked, lines, _event, TimelineLine.__struct_fields__)
+
+    @operation(callers=("school", "proctor"), query=HistoryQuery, answers={200: ConversationPage})
+    def conversation(self, quiz_id: str) -> Response:
+        """The conversation of an exam, or of one student in it, in the order of time."""
+        asked, lines = self._conversation(quiz_id)
+        page, cursor = _page(lines, asked.limit)
+        return _json(ConversationPage(quiz_id, [_words(line) for line in page], cursor, self._server_time()))
+
+    @operation(callers=("school", "proctor"), query=HistoryQuery, answers={200: "text/csv"}, links=True)
+    def conversation_file(self, quiz_id: str) -> Response:
+        """The conversation as a file that a spreadsheet opens."""
+        asked, lines = self._conversation(quiz_id)
+        return self._file(quiz_id, asked, lines, _words, ConversationLine.__struct_fields__)
+
+    def _timeline(self, quiz_id: str) -> tuple[HistoryRequest, Iterator[_Line]]:
         reader, asked = self._begin(quiz_id)
         newest_first = asked.order == "newest"
         entries = self._ports.timeline(reader.exam, asked.student_id, asked.after, newest_first=newest_first)
-        lines = _timed(self._seen(entries, reader), asked.label_at, newest_first=newest_first)
-        return self._answer(reader, asked, lines, _event, _TIMELINE if as_csv else None, "entries")
+        return asked, _timed(self._seen(entries, reader), asked.label_at, newest_first=newest_first)
 
-    def conversation(self, quiz_id: str, as_csv: bool) -> Response:
-        """The conversation of an exam, or of one student in it."""
+    def _conversation(self, quiz_id: str) -> tuple[HistoryRequest, Iterator[_Line]]:
         reader, asked = self._begin(quiz_id)
         entries = self._ports.conversation(reader.exam, asked.after, newest_first=asked.order == "newest")
         if asked.student_id is not None:
             entries = (e for e in entries if e.student_id in ("", asked.student_id))
-        return self._answer(
-            reader, asked, self._seen(entries, reader), _words, _CONVERSATION if as_csv else None, "lines"
-        )
+        return asked, self._seen(entries, reader)
 
+    @operation(callers=("school",), body=ExportRequest, answers={200: ExportAnswer})
     def export(self, quiz_id: str) -> Response:
         """All that is kept about one student of an exam, for a request of theirs. Who asked is journalled first."""
         exam = ExamKey(school_of(request, self._settings), checked_quiz_id(quiz_id))
@@ -133,14 +130,8 @@ class _History:
             Entry(*exam, "", int(now * 1000), number, now, "exam", "exported", reference=student_id, actor=SCHOOL_ACTOR)
         )
         lines = _timed((_Line(entry, record) for entry in entries), None, newest_first=False)
-        body = {
-            "quiz_id": exam.quiz_id,
-            "student_id": student_id,
-            "participant": None if record is None else view(record),
-            "entries": [_event(line) for line in lines],
-            "server_time": round(now * 1000, 3),
-        }
-        return Response(msgspec.json.encode(body), content_type="application/json")
+        shown = None if record is None else view(record)
+        return _json(ExportAnswer(quiz_id, student_id, shown, [_event(line) for line in lines], self._server_time()))
 
     def _begin(self, quiz_id: str) -> tuple[Reader, HistoryRequest]:
         """Who asks, and for what; there is such an exam, and the student is one that they may see."""
@@ -170,44 +161,23 @@ class _History:
                 if not reader.group or not entry.student_id or (record is not None and record.group == reader.group):
                     yield _Line(entry, record)
 
-    def _answer(
-        self,
-        reader: Reader,
-        asked: HistoryRequest,
-        lines: Iterator[_Line],
-        row: Callable[[_Line], dict[str, Any]],
-        columns: tuple[str, ...] | None,
-        name: str,
-    ) -> Response:
-        if columns is not None:
-            return self._file(reader, asked, lines, row, columns)
-        found = list(itertools.islice(lines, asked.limit + 1))
-        page = found[: asked.limit]
-        body = {
-            "quiz_id": reader.exam.quiz_id,
-            name: [row(line) for line in page],
-            "next_cursor": _cursor(page) if len(found) > len(page) else None,
-            "server_time": round(self._ports.now() * 1000, 3),
-        }
-        return Response(msgspec.json.encode(body), content_type="application/json")
-
     def _file(
         self,
-        reader: Reader,
+        quiz_id: str,
         asked: HistoryRequest,
         lines: Iterator[_Line],
-        row: Callable[[_Line], dict[str, Any]],
+        row: Callable[[_Line], Struct],
         columns: tuple[str, ...],
     ) -> Response:
         """A file, sent as it is made; where answers have an end, the header Link says where the next part is."""
         name = request.path.rpartition("/")[2]
-        safe = re.sub(r"[^A-Za-z0-9._-]", "_", reader.exam.quiz_id)
+        safe = re.sub(r"[^A-Za-z0-9._-]", "_", quiz_id)
         headers = {"Content-Disposition": f'attachment; filename="{safe}-{name}"'}
         head = BOM + csv_line(columns) if asked.after is None else ""
         most = self._ports.max_answer_bytes
         if most is None:
             first = list(itertools.islice(lines, 1))  # what can't be read is told before the answer begins
-            parts = (csv_line(row(line).values()) for line in itertools.chain(first, lines))
+            parts = (csv_line(msgspec.structs.astuple(row(line))) for line in itertools.chain(first, lines))
             body = itertools.chain([head.encode()] if head else (), _in_blocks(parts))
             return Response(body, headers=headers, content_type="text/csv; charset=utf-8")
         content, last = bytearray(head.encode()), None
@@ -218,9 +188,23 @@ class _History:
                     more["student_id"] = asked.student_id
                 headers["Link"] = f'<{quote(request.path)}?{urlencode(more)}>; rel="next"'
                 break
-            content += csv_line(row(line).values()).encode()
+            content += csv_line(msgspec.structs.astuple(row(line))).encode()
             last = line
         return Response(bytes(content), headers=headers, content_type="text/csv; charset=utf-8")
+
+    def _server_time(self) -> float:
+        return round(self._ports.now() * 1000, 3)
+
+
+def _json(body: Struct) -> Response:
+    return Response(msgspec.json.encode(body), content_type="application/json")
+
+
+def _page(lines: Iterator[_Line], limit: int) -> tuple[list[_Line], str | None]:
+    """So many lines, and the cursor of the next page."""
+    found = list(itertools.islice(lines, limit + 1))
+    page = found[:limit]
+    return page, _cursor(page) if len(found) > len(page) else None
 
 
 def _in_blocks(parts: Iterator[str]) -> Iterator[bytes]:
@@ -264,38 +248,37 @@ def _timed_backwards(lines: Iterator[_Line], label_at: float | None) -> Iterator
         yield line
 
 
-def _event(line: _Line) -> dict[str, Any]:
-    """A line of a timeline, in the order of its columns."""
+def _event(line: _Line) -> TimelineLine:
     entry, record = line.entry, line.record
-    return {
-        "at": entry.at,
-        "student_id": entry.student_id,
-        "student_name": "" if record is None else record.student_name,
-        "group": "" if record is None else record.group,
-        "kind": entry.kind,
-        "cause": entry.cause,
-        "before": entry.before,
-        "after": entry.after,
-        "duration_seconds": None if line.until is None else round(max(0.0, line.until - entry.at), 3),
-        "actor": entry.actor,
-        "reference": entry.reference,
-        "text": entry.text,
-        "to_everyone": entry.to_everyone,
-    }
+    return TimelineLine(
+        at=entry.at,
+        student_id=entry.student_id,
+        student_name="" if record is None else record.student_name,
+        group="" if record is None else record.group,
+        kind=entry.kind,
+        cause=entry.cause,
+        before=entry.before,
+        after=entry.after,
+        duration_seconds=None if line.until is None else round(max(0.0, line.until - entry.at), 3),
+        actor=entry.actor,
+        reference=entry.reference,
+        text=entry.text,
+        to_everyone=entry.to_everyone,
+    )
 
 
-def _words(line: _Line) -> dict[str, Any]:
-    """A line of a conversation, in the order of its columns."""
+def _words(line: _Line) -> ConversationLine:
     entry, record = line.entry, line.record
-    return {
-        "at": entry.at,
-        "student_id": entry.student_id,
-        "student_name": "" if record is None else record.student_name,
-        "group": "" if record is None else record.group,
-        "kind": entry.cause,
-        "by": "student" if entry.kind == "message" else "proctor",
-        "actor": entry.student_id if entry.kind == "message" else entry.actor,
-        "reference": entry.reference,
-        "text": entry.text,
-        "to_everyone": entry.to_everyone,
-    }
+    by_student = entry.kind == "message"
+    return ConversationLine(
+        at=entry.at,
+        student_id=entry.student_id,
+        student_name="" if record is None else record.student_name,
+        group="" if record is None else record.group,
+        kind=entry.cause,
+        by="student" if by_student else "proctor",
+        actor=entry.student_id if by_student else entry.actor,
+        reference=entry.reference,
+        text=entry.text,
+        to_everyone=entry.to_everyone,
+    )

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, send_from_directory
 
+from adapters.web.openapi import operation
 from adapters.web.settings import WebSettings
 
 STATIC = Path(__file__).with_name("static")
@@ -26,18 +27,27 @@ def pages(settings: WebSettings) -> Blueprint:
     blueprint = Blueprint("pages", __name__)
     policy = content_security_policy(settings)
 
+    @operation(answers={200: "*/*"}, stores=False)
     def file(path: str) -> Response:
+        """A part of the pages, or the student script `proctorwire.js`."""
         response = send_from_directory(STATIC, path)
         response.headers["Content-Security-Policy"] = policy
         if path == _EMBEDDABLE:
             response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
 
-    def page(name: str) -> Response:
-        return file(f"{name}.html")
+    @operation(answers={200: "text/html"}, stores=False)
+    def dashboard() -> Response:
+        """The proctor's dashboard."""
+        return file("dashboard.html")
 
-    blueprint.add_url_rule("/dashboard", "dashboard", page, defaults={"name": "dashboard"})
-    blueprint.add_url_rule("/exam", "exam", page, defaults={"name": "exam"})
+    @operation(answers={200: "text/html"}, stores=False)
+    def exam() -> Response:
+        """The demo exam."""
+        return file("exam.html")
+
+    blueprint.add_url_rule("/dashboard", view_func=dashboard)
+    blueprint.add_url_rule("/exam", view_func=exam)
     blueprint.add_url_rule("/static/<path:path>", "file", file)
     return blueprint
 

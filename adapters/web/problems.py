@@ -29,6 +29,17 @@ _DETAILS = {
 }
 
 
+class ProblemDetails(Struct, frozen=True, omit_defaults=True):
+    """The body of an error. `errors`: each fault of a file, with its row and column."""
+
+    title: str
+    status: int
+    code: str
+    detail: str
+    field: str = ""
+    errors: tuple[dict[str, str | int], ...] = ()
+
+
 class Problem(Exception):
     """A request that can't be served, told to the client."""
 
@@ -57,16 +68,14 @@ class Problem(Exception):
 
 def response_of(problem: Problem) -> Response:
     """The answer that a problem stands for."""
-    body: dict[str, object] = {
-        "title": HTTPStatus(problem.status).phrase,
-        "status": problem.status,
-        "code": problem.code,
-        "detail": problem.detail,
-    }
-    if problem.field:
-        body["field"] = problem.field
-    if problem.errors:
-        body["errors"] = problem.errors
+    body = ProblemDetails(
+        HTTPStatus(problem.status).phrase,
+        problem.status,
+        problem.code,
+        problem.detail,
+        problem.field,
+        tuple(map(msgspec.structs.asdict, problem.errors)),
+    )
     return Response(msgspec.json.encode(body), problem.status, problem.headers, content_type=MEDIA_TYPE)
 
 

@@ -23,6 +23,9 @@ from core.roster import RosterLine
 
 MAX_BODY_BYTES = 16 * 1024
 MAX_ROSTER_BODY_BYTES = 1024 * 1024
+MAX_COMMAND_BODY_BYTES = 256 * 1024
+"""So that a command may name as many students as it may have, with ids as long as they may be."""
+
 MAX_ROSTER_LINES = 1_000
 """As many as the serverless side saves well within the 30 s that API Gateway waits. A larger roster comes in parts."""
 
@@ -31,7 +34,6 @@ MAX_STUDENTS = 160_000
 
 MAX_TOKEN_HOURS = 24 * 31
 _MAX_ID_CHARACTERS = 128
-_NULL = msgspec.Raw(b"null")
 
 Label: TypeAlias = Literal[
     "not_joined",
@@ -76,7 +78,7 @@ class OpenRequest(Struct, frozen=True, forbid_unknown_fields=True):
     `students`: how many are expected in all, of whom `roster` may be a part. A new exam is laid out for them.
     """
 
-    policy: msgspec.Raw = _NULL
+    policy: Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": "#/components/schemas/Policy"})] | None = None
     roster: Annotated[list[RosterLine], Meta(max_length=MAX_ROSTER_LINES)] = []
     students: Annotated[int, Meta(ge=0, le=MAX_STUDENTS)] = 0
 
@@ -94,7 +96,9 @@ class PageRequest(Struct, frozen=True):
     labels: tuple[Label, ...]
 
 
-class _PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
+class PageQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which participants: behind `cursor`, of any of these groups and labels (none: all)."""
+
     cursor: str = ""
     limit: Annotated[int, Meta(ge=1, le=1_000)] = 200
     group: tuple[str, ...] = ()
@@ -111,7 +115,9 @@ class HistoryRequest(Struct, frozen=True):
     order: Literal["oldest", "newest"]
 
 
-class _HistoryQuery(Struct, frozen=True, forbid_unknown_fields=True):
+class HistoryQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which lines: behind `cursor`; of a student (absent: of all; empty: those that are nobody's)."""
+
     cursor: str = ""
     limit: Annotated[int, Meta(ge=1, le=1_000)] = 200
     student_id: Annotated[str, Meta(max_length=_MAX_ID_CHARACTERS)] | None = None
@@ -121,7 +127,7 @@ class _HistoryQuery(Struct, frozen=True, forbid_unknown_fields=True):
 def read_history_request(query: MultiDict[str, str]) -> HistoryRequest:
     """The query of a request for a timeline or a conversation. Raises `Problem`."""
     try:
-        asked = msgspec.convert(query.to_dict(), _HistoryQuery, strict=False)
+        asked = msgspec.convert(query.to_dict(), HistoryQuery, strict=False)
     except msgspec.ValidationError as error:
         raise _explained(error) from error
     after, label_at = None, None
@@ -175,39 +181,48 @@ def read_open_request(request: Request) -> tuple[OpenRequest, Policy | None]:
     return wanted, _policy(wanted.policy)
 
 
-def _policy(stated: msgspec.Raw) -> Policy | None:
-    if bytes(stated) == b"null":
+def _policy(stated: dict[str, Any] | None) -> Policy | None:
+    if stated is None:
         return None
+    unknown = set(stated) - set(Policy.__struct_fields__)
+    if unknown:
+        known = ", ".join(Policy.__struct_fields__)
+        raise _bad_field(f"policy.{min(unknown)}", f"there is no such rule; the rules are {known}")
     try:
-        unknown = set(msgspec.json.decode(stated, type=dict[str, Any])) - set(Policy.__struct_fields__)
-        if unknown:
-            known = ", ".join(Policy.__struct_fields__)
-            raise _bad_field(f"policy.{min(unknown)}", f"there is no such rule; the rules are {known}")
-        return msgspec.json.decode(stated, type=Policy)
+        return msgspec.convert(stated, Policy)
     except msgspec.ValidationError as error:
         raise _explained(error, "policy") from error
 
 
+CommandRequest = msgspec.defstruct(
+    "CommandRequest",
+    [
+        (field.name, field.type) if field.required else (field.name, field.type, field.default)
+        for field in msgspec.structs.fields(Order)
+        if field.name != "quiz_id"
+    ],
+    namespace={"__doc__": "A command to some students, or to everyone. `command_id` is the idempotency key."},
+    frozen=True,
+    forbid_unknown_fields=True,
+)
+"""What a frame has, without the exam, which the path names."""
+
+
 def read_command_request(request: Request, quiz_id: str) -> Order:
-    """The body of a command: what a frame has, without the exam, which the path names. Raises `Problem`."""
-    body = _read(request, dict[str, Any])
-    known = [name for name in Order.__struct_fields__ if name != "quiz_id"]
-    for name in body:
-        if name not in known:
-            raise _bad_field(name, f"there is no such field; the fields are {', '.join(known)}")
-    try:
-        return msgspec.convert({**body, "quiz_id": quiz_id}, Order)
-    except msgspec.ValidationError as error:
-        raise _explained(error) from error
+    """The body of a command. Raises `Problem`."""
+    request.max_content_length = MAX_COMMAND_BODY_BYTES
+    return Order(quiz_id=quiz_id, **msgspec.structs.asdict(_read(request, CommandRequest)))
 
 
-class _ExportRequest(Struct, frozen=True, forbid_unknown_fields=True):
+class ExportRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose record."""
+
     student_id: Id
 
 
 def read_export_request(request: Request) -> str:
     """The student in the body of a request for an export. Raises `Problem`."""
-    return str(_read(request, _ExportRequest).student_id)
+    return str(_read(request, ExportRequest).student_id)
 
 
 def read_csv_body(request: Request) -> bytes:
@@ -232,7 +247,7 @@ def read_page_request(query: MultiDict[str, str]) -> PageRequest:
         name: values if name in repeated else values[-1] for name, values in query.lists() if values
     }
     try:
-        asked = msgspec.convert(given, _PageQuery, strict=False)
+        asked = msgspec.convert(given, PageQuery, strict=False)
     except msgspec.ValidationError as error:
         raise _explained(error) from error
     return PageRequest(_position(asked.cursor), asked.limit, asked.group, asked.label)
@@ -246,7 +261,9 @@ class ExamsRequest(Struct, frozen=True):
     watched: bool | None
 
 
-class _ExamsQuery(Struct, frozen=True, forbid_unknown_fields=True):
+class ExamsQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which open exams: behind `cursor`, watched or not (absent: either)."""
+
     cursor: str = ""
     limit: Annotated[int, Meta(ge=1, le=200)] = 50
     watched: Literal["true", "false"] | None = None
@@ -255,7 +272,7 @@ class _ExamsQuery(Struct, frozen=True, forbid_unknown_fields=True):
 def read_exams_request(query: MultiDict[str, str]) -> ExamsRequest:
     """The query of a request for the school's exams. Raises `Problem`."""
     try:
-        asked = msgspec.convert(query.to_dict(), _ExamsQuery, strict=False)
+        asked = msgspec.convert(query.to_dict(), ExamsQuery, strict=False)
     except msgspec.ValidationError as error:
         raise _explained(error) from error
     return ExamsRequest(
