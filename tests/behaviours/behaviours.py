@@ -277,7 +277,7 @@ async def what_is_no_json_goes_to_default(probe: Probe) -> None:
 async def without_a_route_the_client_is_told_forbidden_and_stays(probe: Probe) -> None:
     async with probe.connect(url=probe.peer.bare_url) as socket:
         await socket.send('{"action": "fly"}')
-        text = await probe.frame(socket, 2.0)
+        text = await probe.frame(socket, probe.peer.patience_seconds)
         assert text.startswith('{"message": "Forbidden", "connectionId":"')
         assert set(json.loads(text)) == {"message", "connectionId", "requestId"}
         await socket.send('{"action": "fly"}')
@@ -384,14 +384,14 @@ async def an_unsigned_post_is_403(probe: Probe) -> None:
 async def a_frame_over_32_kib_closes_with_1009(probe: Probe) -> None:
     async with probe.connect() as socket:
         await socket.send("x" * (32 * 1024 + 1))
-        assert await probe.close_code(socket, 1.0) == 1009
+        assert await probe.close_code(socket, probe.peer.patience_seconds) == 1009
 
 
 @behaviour(_GUIDE + ", quotas: messages of 128 KB")
 async def a_message_over_128_kib_closes_with_1009(probe: Probe) -> None:
     async with probe.connect() as socket:
         await socket.send([*("x" * (32 * 1024) for _ in range(4)), "x"])
-        assert await probe.close_code(socket, 1.0) == 1009
+        assert await probe.close_code(socket, probe.peer.patience_seconds) == 1009
 
 
 @behaviour(_GUIDE + ", quotas: messages of 128 KB")
@@ -405,29 +405,29 @@ async def a_message_of_128_kib_in_frames_is_delivered(probe: Probe) -> None:
 async def a_binary_frame_closes_with_1003(probe: Probe) -> None:
     async with probe.connect() as socket:
         await socket.send(b"\x00\x01")
-        assert await probe.close_code(socket, 1.0) == 1003
+        assert await probe.close_code(socket, probe.peer.patience_seconds) == 1003
 
 
 @behaviour(_GUIDE + ", quotas: idle for 10 minutes; a capture with 1001", needs="scaled")
 async def an_idle_connection_is_closed_with_1001_though_it_pings(probe: Probe) -> None:
-    async with probe.connect() as socket:
+    async with probe.connect(url=probe.peer.scaled_url) as socket:
         began = time.monotonic()
         with contextlib.suppress(websockets.ConnectionClosed):
             while time.monotonic() - began < 10:
                 await asyncio.wait_for(await socket.ping(), 10)
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.05)
         assert socket.close_code == 1001
         assert time.monotonic() - began < probe.peer.idle_seconds + 2
 
 
 @behaviour(_GUIDE + ", quotas: 2 hours, idle or not", needs="scaled")
 async def a_busy_connection_is_closed_with_1001_at_its_greatest_age(probe: Probe) -> None:
-    async with probe.connect() as socket:
+    async with probe.connect(url=probe.peer.scaled_url) as socket:
         began = time.monotonic()
         with contextlib.suppress(websockets.ConnectionClosed):
             while time.monotonic() - began < 15:
                 await socket.send('{"action": "echo", "do": "body"}')
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.1)
         assert socket.close_code == 1001
         assert probe.peer.hard_seconds - 0.5 < time.monotonic() - began < probe.peer.hard_seconds + 4
 

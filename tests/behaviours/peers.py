@@ -37,6 +37,9 @@ class Peer:
     bare_url: str = ""
     """The same functions without a `$default` route, where a peer can have a second API."""
 
+    scaled_url: str = ""
+    """The same API with the quotas of time that stand below, if `url` has AWS's."""
+
     credentials: dict[str, str] = field(
         default_factory=lambda: {"aws_access_key_id": "AKIDLOCAL", "aws_secret_access_key": "local-secret"}
     )
@@ -44,6 +47,8 @@ class Peer:
     """After which an idle connection is closed, and how old one may get; 0 where the clock can't be scaled."""
 
     hard_seconds: float = 0.0
+    patience_seconds: float = 3.0
+    """How long to wait for what comes at once; little where it is known not to come."""
 
 
 @contextlib.asynccontextmanager
@@ -56,20 +61,26 @@ async def ours() -> AsyncIterator[Peer]:
                 "auth": Function(handler="index:authorize", **function),  # type: ignore[arg-type]
             },
             authorizer=Authorizer(function="auth", identity_sources=("route.request.querystring.token",)),
-            limits=Limits(idle_seconds=1.5, duration_seconds=4.0),
             **more,
         )
 
     routes = dict.fromkeys(("$connect", "$disconnect", *ROUTES), "main")
     full = settings(routes={**routes, "$default": "main"}, route_responses=("two-way",))
-    async with LocalGateway(full) as gateway, LocalGateway(settings(routes=routes)) as bare:
+    limits = Limits(idle_seconds=0.6, duration_seconds=1.5)
+    scaled = settings(routes={**routes, "$default": "main"}, limits=limits)
+    async with (
+        LocalGateway(full) as gateway,
+        LocalGateway(settings(routes=routes)) as bare,
+        LocalGateway(scaled) as aging,
+    ):
         yield Peer(
             "ours",
             gateway.websocket_url,
             gateway.management_url,
             bare.websocket_url,
-            idle_seconds=1.5,
-            hard_seconds=4.0,
+            aging.websocket_url,
+            idle_seconds=limits.idle_seconds,
+            hard_seconds=limits.duration_seconds,
         )
 
 
@@ -215,7 +226,8 @@ async def ministack() -> AsyncIterator[Peer]:
             f"{socket_url}/_aws/execute-api/{outputs['Full']}/live",
             f"{endpoint}/_aws/execute-api/{outputs['Full']}/live",
             f"{socket_url}/_aws/execute-api/{outputs['Bare']}/live",
-            credentials,
+            credentials=credentials,
+            patience_seconds=0.5,
         )
 
 
@@ -242,7 +254,7 @@ async def aws(session: Any = None) -> AsyncIterator[Peer]:
             **({"aws_session_token": found.token} if found.token else {}),
         }
         full, bare = (f"{outputs[key]}.{host}" for key in ("Full", "Bare"))
-        yield Peer("aws", f"wss://{full}", f"https://{full}", f"wss://{bare}", credentials)
+        yield Peer("aws", f"wss://{full}", f"https://{full}", f"wss://{bare}", credentials=credentials)
     finally:
         await asyncio.to_thread(client.delete_stack, StackName=name)
 
@@ -334,7 +346,9 @@ async def serverless_offline(folder: Path) -> AsyncIterator[Peer]:
             raise NpmMissing(f"serverless-offline did not start; see {folder / 'offline.log'}")
         if process.returncode is not None:
             raise NpmMissing(f"serverless-offline ended at once; see {folder / 'offline.log'}")
-        yield Peer("offline", f"ws://127.0.0.1:{ports[1]}/", management, idle_seconds=5, hard_seconds=9)
+        yield Peer(
+            "offline", f"ws://127.0.0.1:{ports[1]}/", management, idle_seconds=5, hard_seconds=9, patience_seconds=0.5
+        )
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

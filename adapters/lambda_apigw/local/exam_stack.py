@@ -101,6 +101,7 @@ class LocalServerless:
         policy: Policy | None = None,
         sweep_seconds: float = 10.0,
         minute_seconds: float = 60.0,
+        views_window_seconds: float = resources.VIEWS_WINDOW_SECONDS,
         shards: int = 1,
         coalesce: bool = True,
         direct_watchers: int = 3,
@@ -113,7 +114,8 @@ class LocalServerless:
         management_port: int = 0,
         region: str = "ap-southeast-1",
     ) -> None:
-        """`environments` caps the message function; `coalesce` and `direct_watchers` are the shell's.
+        """`environments` caps the message function; `coalesce` and `direct_watchers` are the shell's. Sweeps, the rule of each
+        minute and the window of the queue of views have a deployment's times unless they are scaled here.
 
         With `faulty_table` the functions reach the table by a way that `throttle_table` can make refuse them.
 
@@ -124,6 +126,7 @@ class LocalServerless:
         self._policy = policy
         self._sweep_seconds = sweep_seconds
         self._minute_seconds = minute_seconds
+        self._views_window_seconds = views_window_seconds
         self._shards = shards
         self._coalesce = coalesce
         self._direct_watchers = direct_watchers
@@ -313,7 +316,7 @@ class LocalServerless:
             function="views",
             endpoint_url=server,
             batch_size=resources.VIEWS_BATCH_SIZE,
-            batching_window_seconds=resources.VIEWS_WINDOW_SECONDS,
+            batching_window_seconds=self._views_window_seconds,
         )
         routes = {"$connect": "connect", "$disconnect": "disconnect", "$default": "message"}
         return GatewaySettings(

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from lambda_aws import MiniStackProcess
+from lambda_zip import lambda_zip
 
 from adapters.lambda_apigw import resources
 from adapters.lambda_apigw.aws_http import Credentials, DynamoDb, Session
@@ -86,15 +87,15 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if package.find_python(package.LAMBDA.python) is None:
         pytest.skip(f"Lambda's Python {package.LAMBDA.python} is not on this machine")
     folder = tmp_path_factory.mktemp("task")
-    artifact = package.build_lambda(folder, "x86_64")
-    with zipfile.ZipFile(artifact.path) as archive:
-        archive.extractall(folder / "task")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     target = ["--only-binary=:all:", "--python-version", package.LAMBDA.python, "--target", str(folder / "runtime")]
     wheels = [RUNTIME_CLIENT, "simplejson>=3.20", "snapshot-restore-py>=1.0"]
-    done = subprocess.run([*command, *target, *wheels], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"{RUNTIME_CLIENT} can't be installed here: {done.stderr.strip().splitlines()[-1]}")
+    with subprocess.Popen([*command, *target, *wheels], stderr=subprocess.PIPE, text=True) as pip:
+        with zipfile.ZipFile(lambda_zip("x86_64").path) as archive:
+            archive.extractall(folder / "task")
+        _, complaint = pip.communicate()
+    if pip.returncode:
+        pytest.skip(f"{RUNTIME_CLIENT} can't be installed here: {complaint.strip().splitlines()[-1]}")
     return folder
 
 

@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from toy_gateway import ask, function, say
+from toy_gateway import ask, function, say, until
 from websockets.exceptions import ConnectionClosed
 
 from adapters.lambda_apigw.local.settings import Limits
@@ -68,10 +68,13 @@ async def test_a_failing_function_is_an_internal_server_error(toy, data):
 
 async def test_the_integration_timeout_ends_the_wait_not_the_function(toy):
     """Source: "Quotas": integration timeout at most 29 seconds. Lambda goes on, as "Synchronous invocation" says."""
-    local = await toy(limits=Limits(integration_timeout_seconds=2.5))
+    local = await toy(limits=Limits(integration_timeout_seconds=0.4))
+    async with local.connect() as first:  # a cold start may take longer than that
+        await first.send(say())
+        await until(lambda: local.usage("message").invocations == 1)
+        await local.idle()
     async with local.connect() as socket:
-        await ask(socket)
-        assert (await ask(socket, sleep=3.5))["message"] == "Internal server error"
+        assert (await ask(socket, sleep=0.8))["message"] == "Internal server error"
         assert "event" in json.loads(await socket.recv())
     assert local.usage("message").timeouts == 0
 
@@ -168,12 +171,12 @@ async def test_idle_connections_are_closed_whatever_they_ping(toy):
 
 async def test_messages_keep_a_connection_from_being_idle_until_it_is_too_old(toy):
     """Source: "Quotas": connection duration 2 hours, idle or not."""
-    local = await toy(functions={"message": function("quiet")}, limits=Limits(idle_seconds=1.5, duration_seconds=2.5))
+    local = await toy(functions={"message": function("quiet")}, limits=Limits(idle_seconds=0.8, duration_seconds=1.2))
     started = time.monotonic()
     async with local.connect() as socket:
         with contextlib.suppress(ConnectionClosed):
             while time.monotonic() - started < 20:
                 await socket.send("{}")
                 await asyncio.sleep(0.05)
-        assert 2.5 <= time.monotonic() - started < 20
+        assert 1.2 <= time.monotonic() - started < 20
     assert socket.close_code == 1001
