@@ -15,8 +15,9 @@ setup: .venv/.ready
 compare: setup
 	@$(BIN)/compare run $(ARGS)
 
+# Two at a time, a file whole in one process: most tests wait for processes and clocks and not for the processor
 test: setup
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # Documented behaviours of API Gateway on emulators that are not ours; 136 MB from npm, into build/peers
 peers: setup
