@@ -59,6 +59,8 @@ _SCHOOL, _QUIZ = "bench", "bench"
 _SECRET = "bench-secret-" + "0" * 32
 _STEP_BYTES = 32 * 1024
 _WAIT_SECONDS = 60.0
+_LOOK_SECONDS = 0.05
+_SWEEPS = 3
 _VIEW_BYTES = 700
 """Of one view in a snapshot or an update, for the steps of 32 KiB in which frames are billed."""
 
@@ -390,31 +392,35 @@ class _Bench:
         start = (await self.stack.usage()).gateway.functions["sweep"].invocations
         await self.settled(lambda usage: usage.gateway.functions["sweep"].invocations >= start + count)
 
-    async def sweeps(self, name: str, count: int = 3) -> Units:
+    async def sweeps(self, name: str) -> Units:
         """What one sweep of the exam uses, as it is now and quiet."""
-        before = await self.settled()
-        await self.sweeping(count)
-        after = await self.settled()
+        before = await self.settled(apart=("minute",))
+        wanted = before.gateway.functions["sweep"].invocations + _SWEEPS
+        after = await self.settled(
+            lambda usage: usage.gateway.functions["sweep"].invocations >= wanted, apart=("minute",)
+        )
         done = after.gateway.functions["sweep"].invocations - before.gateway.functions["sweep"].invocations
         used = _used(after, "sweep") + _used(before, "sweep").times(-1)
         return (used + Units(sqs=2.0 * done)).times(1 / done)  # a message is received and deleted, besides being sent
 
-    async def settled(self, reached: Callable[[StackUsage], bool] = lambda usage: True) -> StackUsage:
-        """The usage when no message is under way any more."""
+    async def settled(
+        self, reached: Callable[[StackUsage], bool] = lambda usage: True, apart: Sequence[str] = ("sweep", "minute")
+    ) -> StackUsage:
+        """The usage when nothing is under way any more, apart from these functions."""
         deadline = time.monotonic() + _WAIT_SECONDS
         last: StackUsage | None = None
         while True:
             usage = await self.stack.usage()
-            running = sum(f.invocations_running for name, f in usage.gateway.functions.items() if name != "sweep")
+            running = sum(f.invocations_running for name, f in usage.gateway.functions.items() if name not in apart)
             quiet = last is not None and all(
-                usage.meters[name] == last.meters[name] for name in usage.meters if name not in ("sweep", "minute")
+                usage.meters[name] == last.meters[name] for name in usage.meters if name not in apart
             )
             if quiet and running == 0 and reached(usage):
                 return usage
             if time.monotonic() > deadline:
                 raise BenchError(f"the emulated gateway was not done within {_WAIT_SECONDS:.0f} s")
             last = usage
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _split(self, name: str, few: Units, many: Units, read_units: float) -> None:
         """From a small and a larger exam: what the kind costs by itself, and by student.

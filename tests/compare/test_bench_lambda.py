@@ -27,7 +27,7 @@ async def direct() -> Measured:
         ("change", 1, 2, 2, 1),
         ("label", 1, 2, 2, 4),
         ("words", 1, 2, 2, 6),
-        ("command", 1, 4, 3, 8),
+        ("command", 1, 4, 3, 10),  # two of them for the audit log
         ("receipt", 1, 2, 3, 6),
         ("disconnect", 0, 1, 2, 5),
         ("watch", 1, 1, 3, 2),

@@ -10,8 +10,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import pytest
@@ -117,14 +118,6 @@ async def command(*arguments: str) -> asyncio.subprocess.Process:
     )
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[ReferenceServer]:
-    it = ReferenceServer(policy=Policy())
-    await it.start()
-    yield it
-    await it.stop()
-
-
 def small(server: ReferenceServer, folder: Path, secret: str = SECRET) -> list[str]:
     """One student for two seconds, at a deployment that is there already."""
     return [
@@ -133,13 +126,43 @@ def small(server: ReferenceServer, folder: Path, secret: str = SECRET) -> list[s
     ]
 
 
-async def test_a_run_against_a_given_address_prints_json_and_writes_both_files(
-    server: ReferenceServer, tmp_path: Path
-) -> None:
-    process = await command(*small(server, tmp_path), "--json")
-    out, err = await process.communicate()
-    assert (process.returncode, err) == (0, b"")
-    assert out == (tmp_path / "result.json").read_bytes()
+class Ended(NamedTuple):
+    """How a command ended, and what it wrote."""
+
+    returncode: int | None
+    out: bytes
+    err: bytes
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+async def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+    """Three commands at the same time, each against a server of its own: a sound one, one told twice, a wrong secret."""
+
+    async def play(name: str, fault: str = "", secret: str = SECRET, *more: str) -> Ended:
+        server, folder = ReferenceServer(policy=Policy()), tmp_path_factory.mktemp(name)
+        await server.start()
+        try:
+            if fault:
+                await server.inject(fault)
+            process = await command(*small(server, folder, secret), *more)
+            out, err = await process.communicate()
+        finally:
+            await server.stop()
+        return Ended(process.returncode, out, err, folder)
+
+    plays = {
+        "sound": play("sound", "", SECRET, "--json"),
+        "faulty": play("faulty", "command twice"),
+        "refused": play("refused", "", "not the secret of this server but long"),
+    }
+    return dict(zip(plays, await asyncio.gather(*plays.values()), strict=True))
+
+
+def test_a_run_against_a_given_address_prints_json_and_writes_both_files(ended: dict[str, Ended]) -> None:
+    returncode, out, err, folder = ended["sound"]
+    assert (returncode, err) == (0, b"")
+    assert out == (folder / "result.json").read_bytes()
     result = decode_result(out)
     found = result.modes["ec2"]
     assert (found.sent, found.delivered, found.lost) == (found.sent, found.sent, 0)
@@ -147,24 +170,19 @@ async def test_a_run_against_a_given_address_prints_json_and_writes_both_files(
     assert "tells nothing of its processes" in " ".join(found.problems)
     assert b"token=abc" not in out
     assert SECRET.encode() not in out
-    assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
+    assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
-async def test_a_run_in_which_something_went_wrong_ends_with_1_and_still_prints_its_table(
-    server: ReferenceServer, tmp_path: Path
-) -> None:
-    await server.inject("command twice")
-    process = await command(*small(server, tmp_path))
-    out, err = await process.communicate()
-    assert (process.returncode, err) == (1, b"")
+def test_a_run_in_which_something_went_wrong_ends_with_1_and_still_prints_its_table(ended: dict[str, Ended]) -> None:
+    returncode, out, err, folder = ended["faulty"]
+    assert (returncode, err) == (1, b"")
     assert b"delivery to proctor" in out
-    assert str(tmp_path / "report.html").encode() in out.replace(b"\n", b"")
+    assert str(folder / "report.html").encode() in out.replace(b"\n", b"")
 
 
-async def test_a_wrong_secret_is_one_line_that_names_the_option(server: ReferenceServer, tmp_path: Path) -> None:
-    process = await command(*small(server, tmp_path, secret="not the secret of this server but long"))
-    out, err = await process.communicate()
-    assert (process.returncode, out) == (2, b"")
+def test_a_wrong_secret_is_one_line_that_names_the_option(ended: dict[str, Ended]) -> None:
+    returncode, out, err, _ = ended["refused"]
+    assert (returncode, out) == (2, b"")
     assert err.decode().splitlines() == [
         "Error: --token-secret: 127.0.0.1 refused our token (401); give the secret that it was started with"
     ]

@@ -22,22 +22,33 @@ from compare.trials import TRIALS, FaultTable, Outcome, play, target_for
 NAMED = {trial.name: trial for trial in TRIALS}
 
 
-@pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (
-        ("_WARM", 0.3),
-        ("_AFTER", 0.7),
-        ("_JOURNAL", 2.0),
-        ("AWAY", 0.6),
-        ("STORE", 1.5),
-    ):
-        monkeypatch.setattr(f"compare.trials.{name}_SECONDS", seconds)
-    monkeypatch.setattr("compare.clients.RESEND_SECONDS", 1.0)
+EXPECTED = {
+    "": set(),
+    "lose an update": set(),  # a later view repairs it: nothing that stays is lost
+    "journal gap": {"lost"},
+    "update twice": {"duplicates"},
+    "journal twice": {"duplicates"},
+    "false offline": {"lost", "false_offline"},
+}
 
 
-async def test_both_deployments_get_over_a_store_that_stands_still() -> None:
-    trial = NAMED["store-stopped"]
-    found = await asyncio.gather(*(play(trial, target_for(trial, mode, 8), 8) for mode in ("lambda", "ec2")))
+@pytest.fixture(scope="module")
+async def played() -> tuple[list[Outcome], list[Outcome]]:
+    """Both deployments, and the reference server with each of its faults: all at the same time, most of which is waiting."""
+    stopped, dropped = NAMED["store-stopped"], NAMED["clients-dropped"]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, seconds in (("_WARM", 0.3), ("_AFTER", 0.7), ("_JOURNAL", 2.0), ("AWAY", 0.6), ("STORE", 1.5)):
+            patch.setattr(f"compare.trials.{name}_SECONDS", seconds)
+        patch.setattr("compare.clients.RESEND_SECONDS", 1.0)
+        found = await asyncio.gather(
+            *(play(stopped, target_for(stopped, mode, 8), 8) for mode in ("lambda", "ec2")),
+            *(play(dropped, ReferenceServer(fault), 8, settle=2.0) for fault in EXPECTED),
+        )
+    return found[:2], found[2:]
+
+
+def test_both_deployments_get_over_a_store_that_stands_still(played) -> None:
+    found, _ = played
     assert [(outcome.mode, outcome.basis) for outcome in found] == [("lambda", "emulated"), ("ec2", "measured")]
     for outcome in found:
         assert (outcome.lost, outcome.false_offline) == (0, 0), outcome.findings
@@ -46,22 +57,13 @@ async def test_both_deployments_get_over_a_store_that_stands_still() -> None:
         assert outcome.reports > 8
 
 
-async def test_the_judge_sees_what_is_wrong_and_nothing_else() -> None:
-    expected = {
-        "": set(),
-        "lose an update": set(),  # a later view repairs it: nothing that stays is lost
-        "journal gap": {"lost"},
-        "update twice": {"duplicates"},
-        "journal twice": {"duplicates"},
-        "false offline": {"lost", "false_offline"},
-    }
-    trial = NAMED["clients-dropped"]
-    found = await asyncio.gather(*(play(trial, ReferenceServer(fault), 8, settle=2.0) for fault in expected))
+def test_the_judge_sees_what_is_wrong_and_nothing_else(played) -> None:
+    _, found = played
     seen = {
         fault: {name for name in ("lost", "duplicates", "false_offline") if getattr(outcome, name)}
-        for fault, outcome in zip(expected, found, strict=True)
+        for fault, outcome in zip(EXPECTED, found, strict=True)
     }
-    for fault, wrong in expected.items():
+    for fault, wrong in EXPECTED.items():
         assert wrong - {"lost"} <= seen[fault], (fault, seen)
     assert seen[""] == set()
     assert "lost" in seen["journal gap"]

@@ -21,8 +21,12 @@ SHORT = Options(
 
 @pytest.fixture(autouse=True)
 def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compare.measure.SEEN_SECONDS", 2.0)
-    monkeypatch.setattr("compare.run._JOURNAL_SECONDS", 0.5)
+    _impatient(monkeypatch)
+
+
+def _impatient(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("compare.measure.SEEN_SECONDS", 2.0)
+    patch.setattr("compare.run._JOURNAL_SECONDS", 0.5)
 
 
 class Steps:
@@ -40,11 +44,49 @@ async def run(server: ReferenceServer, options: Options = SHORT, **more) -> Resu
     return (await compare_and_keep(options, targets=[server], **more)).result
 
 
-@pytest.mark.parametrize("client", ["proctorwire", "paper"])
-async def test_an_honest_server_loses_nothing_and_everything_is_timed(client: str) -> None:
-    options = msgspec.structs.replace(SHORT, **{"client": client})
-    steps = Steps()
-    result = await run(ReferenceServer(), options, progress=steps)
+CLIENTS = ("proctorwire", "paper")
+FAULTS = {
+    "lose an update": {"lost"},
+    "publish nothing": {"lost"},
+    "no command": {"lost"},
+    "journal gap": {"lost"},
+    "update twice": {"doubled"},
+    "journal twice": {"doubled"},
+    "message twice": {"doubled"},
+    "command twice": {"doubled"},
+    "false offline": {"wrongly offline", "lost"},  # the journal lacks what was shown
+}
+
+
+@pytest.fixture(scope="module")
+async def sound() -> tuple[dict[str, tuple[Result, Steps]], Result]:
+    """The runs that lose nothing, at the same time, as each of them mostly waits: one of each client, and one whose server dies."""
+    steps = {client: Steps() for client in CLIENTS}
+    with pytest.MonkeyPatch.context() as patch:
+        _impatient(patch)
+        died, *honest = await asyncio.gather(
+            _dies_for_a_moment(),
+            *(
+                run(ReferenceServer(), msgspec.structs.replace(SHORT, client=client), progress=steps[client])
+                for client in CLIENTS
+            ),
+        )
+    return {client: (result, steps[client]) for client, result in zip(CLIENTS, honest, strict=True)}, died
+
+
+async def _dies_for_a_moment() -> Result:
+    server = ReferenceServer()
+    running = asyncio.create_task(run(server))
+    while server.connection_count < 12:
+        await server.changed.wait()
+        server.changed.clear()
+    await server.drop_everybody()
+    return await running
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_an_honest_server_loses_nothing_and_everything_is_timed(client: str, sound) -> None:
+    result, steps = sound[0][client]
     found = result.modes["ec2"]
     assert (found.lost, found.duplicates, found.false_offline) == (0, 0, 0), found.problems
     assert found.sent == found.delivered > 20
@@ -64,36 +106,19 @@ async def test_an_honest_server_loses_nothing_and_everything_is_timed(client: st
 
 
 async def test_each_fault_is_noticed_and_taken_for_nothing_else() -> None:
-    expected = {
-        "lose an update": {"lost"},
-        "publish nothing": {"lost"},
-        "no command": {"lost"},
-        "journal gap": {"lost"},
-        "update twice": {"doubled"},
-        "journal twice": {"doubled"},
-        "message twice": {"doubled"},
-        "command twice": {"doubled"},
-        "false offline": {"wrongly offline", "lost"},  # the journal lacks what was shown
-    }
-    results = await asyncio.gather(*(run(ReferenceServer(fault)) for fault in expected))
+    results = await asyncio.gather(*(run(ReferenceServer(fault)) for fault in FAULTS))
     noticed = {}
-    for fault, result in zip(expected, results, strict=True):
+    for fault, result in zip(FAULTS, results, strict=True):
         found = result.modes["ec2"]
         assert found.problems
         assert result.anything_lost
         counts = {"lost": found.lost, "doubled": found.duplicates, "wrongly offline": found.false_offline}
         noticed[fault] = {name for name, count in counts.items() if count}
-    assert noticed == expected
+    assert noticed == FAULTS
 
 
-async def test_a_server_that_dies_for_a_moment_loses_nothing() -> None:
-    server = ReferenceServer()
-    running = asyncio.create_task(run(server))
-    while server.connection_count < 12:
-        await server.changed.wait()
-        server.changed.clear()
-    await server.drop_everybody()
-    found = (await running).modes["ec2"]
+def test_a_server_that_dies_for_a_moment_loses_nothing(sound) -> None:
+    found = sound[1].modes["ec2"]
     assert (found.lost, found.duplicates, found.false_offline) == (0, 0, 0), found.problems
     assert any("was closed (1006)" in problem for problem in found.problems)
 

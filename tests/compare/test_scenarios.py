@@ -43,6 +43,7 @@ def test_a_scenario_survives_being_written_and_can_be_run(name):
     checked(Options(**run_options(found)))
 
 
+@pytest.mark.no_cover  # the commands' own tests reach the same lines, and tracing takes three quarters of the time
 @pytest.mark.parametrize("name", sorted(WANTED))
 def test_every_command_takes_every_scenario(run, name):
     advised = run("advise", "--scenario", name, "--instance-type", "c7g.large", "--json")
@@ -53,6 +54,7 @@ def test_every_command_takes_every_scenario(run, name):
         assert planned.exit_code == 0, planned.output
 
 
+@pytest.mark.no_cover
 def test_an_option_that_is_given_wins(run):
     shown = run("advise", "--scenario", "small-school", "--students", "77", "--instance-type", "t3a.small", "--json")
     assert json.loads(shown.output)["exam"]["students"] == 77
@@ -123,6 +125,7 @@ def test_a_recording_becomes_a_scenario():
     assert found.exam.drops == pytest.approx(1 / hours, abs=1e-3)
 
 
+@pytest.mark.no_cover
 def test_a_recording_is_advised_on(run, tmp_path):
     recording, scenario = tmp_path / "exam.csv", tmp_path / "ours.yaml"
     recording.write_text(TRACE)
