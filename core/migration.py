@@ -7,7 +7,9 @@ Connections of the other side carry a mark, so that no side sends to a socket th
 
 from __future__ import annotations
 
+import heapq
 import zlib
+from collections.abc import Iterable
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -20,6 +22,10 @@ from core.policy import Policy
 
 OTHER = "other:"
 """Before the name of a connection that the other side holds."""
+AT_ONCE = 32
+"""So many students of an exam are on their way at a time. Who arrives makes room for the next one, so that a step is as fast as
+both sides take it, and never faster: pages that wait too long turn back, and come again as more work.
+"""
 _SLOTS = 10_000
 MoveState: TypeAlias = Literal["started", "shifting", "rolled_back", "finished"]
 
@@ -77,6 +83,18 @@ def target(move: Move, key: ParticipantKey, group: str = "") -> Home:
 def slot_ms(move: Move, key: ParticipantKey) -> int:
     """When in the step the student's page goes: spread evenly, and not in the order of moving."""
     return int(zlib.crc32("\0".join(("slot", *key)).encode()) % 10_007 / 10_007 * move.slot_seconds * 1000)
+
+
+def due(
+    move: Move, waiting: Iterable[ParticipantKey], on_their_way: int, now: float, at_once: int = AT_ONCE
+) -> list[ParticipantKey]:
+    """Who of those that wait goes now: their slot has come, and not too many are on their way."""
+    room = at_once - on_their_way
+    if room <= 0:
+        return []
+    elapsed_ms = (now - move.changed_at) * 1000
+    slots = ((slot_ms(move, key), key) for key in waiting)
+    return [key for _, key in heapq.nsmallest(room, (each for each in slots if each[0] <= elapsed_ms))]
 
 
 def named_for_other(connection: str) -> str:

@@ -20,9 +20,9 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, cast
 
 import msgspec
 import redis.asyncio
@@ -32,11 +32,12 @@ from msgspec.structs import replace
 
 from adapters.ec2_cluster.broker import HomeClaim, RedisBroker, Save
 from adapters.ec2_cluster.clock import ServiceClock
-from adapters.ec2_cluster.keys import CLAIMS, MOVE, exam_keys
+from adapters.ec2_cluster.keys import CLAIMS, MOVE, all_partitions, exam_keys, exam_of
+from adapters.ec2_cluster.shell import RETENTION_SECONDS
 from adapters.lambda_apigw import config
 from adapters.lambda_apigw.aws_http import AwsError
 from adapters.lambda_apigw.handler import Application
-from adapters.lambda_apigw.ports import Views
+from adapters.lambda_apigw.ports import InboxItem, Views
 from adapters.lambda_apigw.shell import Outbox
 from adapters.lambda_apigw.tokens import keys as token_keys
 from core import events, messages, migration
@@ -45,57 +46,82 @@ from core.errors import CloseCode, LocalError
 from core.exam import Exam
 from core.identity import Principal, issue
 from core.messages import encode_value
-from core.migration import OTHER, Health, Move, handed_over, slot_ms, target
-from core.participant import LIVE, ExamKey, Participant, ParticipantKey, new_participant
+from core.migration import OTHER, Health, Move, handed_over, target
+from core.participant import LIVE, ExamKey, Home, Participant, ParticipantKey, new_participant
 from core.policy import Policy
 from core.snapshot import in_groups, view, visible
+from deploy.bridge_sides import Serverless, Several, all_of
 
 log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 _ROUND_SECONDS = 0.25
-_TABLE_SECONDS = 1.0
-_LISTEN_SECONDS = 0.5
+_QUIET_SECONDS = 1.0
+_PLAN_SECONDS = 0.5
+_TABLE_SECONDS = 2.0
+_GATHER_SECONDS = 0.08
+_COLLECT_SECONDS = 0.04
 _AGAIN_SECONDS = 20.0
+_ON_THEIR_WAY_SECONDS = 5.0
+_ASKED_SECONDS = 2.0
+_RETURN_SECONDS = 1.5
 _ATTEMPTS = 8
 _LACKING_SECONDS = 3.0
+_CLOSING_SECONDS = 60.0
 _EVER = 1e12
-_CALL_SECONDS = 20.0
 _HEARD_SECONDS = 60.0
 _TOKEN_SECONDS = 7_000.0
+_THREADS = 6
+_CLAIMS_AT_ONCE = 100
+
+
+class _Published(Struct):
+    """What is read of a published view."""
+
+    student_id: str
+
+
 _addressed = msgspec.json.Decoder(events.Addressed)
 _home_claim = msgspec.json.Decoder(HomeClaim)
 _server_frame = msgspec.json.Decoder(messages.ServerFrame)
-
-
-class _Serverless:
-    """The serverless side: the functions' own objects, used by one thread."""
-
-    def __init__(self, settings: config.Settings, name: str) -> None:
-        self.app = Application(settings, name)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-
-    async def run(self, work: Callable[[Application], _T]) -> _T:
-        """Do this there, as one invocation."""
-
-        def invocation() -> _T:
-            self.app.session.begin(_CALL_SECONDS)
-            return work(self.app)
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, invocation)
+_views = msgspec.json.Decoder(list[_Published])
 
 
 class _Watched(Struct):
-    """What is known of one exam."""
+    """What is known of one exam. Moments are those of `time.monotonic`."""
 
     policy: Policy
     table: dict[ParticipantKey, Participant]
     """As last read from DynamoDB, or written there."""
     read_at: float = 0.0
+    round_at: float = 0.0
+    seen_open_at: float = 0.0
+    version: int = 0
+    """Of the plan, at the last round."""
+    is_busy: bool = True
+    """Somebody is not where they belong."""
     shown: set[str] = msgspec.field(default_factory=set)
     ordered: dict[ParticipantKey, tuple[int, float]] = msgspec.field(default_factory=dict)
+    on_their_way: dict[ParticipantKey, float] = msgspec.field(default_factory=dict)
+    """Until when each of these counts as on their way, should nothing be heard of them."""
+    asked_back: set[ParticipantKey] = msgspec.field(default_factory=set)
     lacking: dict[ParticipantKey, float] = msgspec.field(default_factory=dict)
-    tasks: list[Any] = msgspec.field(default_factory=list)
+    changed: set[str] = msgspec.field(default_factory=set)
+    changed_since: float = 0.0
+    has_changed: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    writing: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
+    tasks: list[asyncio.Task[None]] = msgspec.field(default_factory=list)
+
+
+class _ToDo(Struct):
+    """What a round found: who is where they do not belong, and what each needs."""
+
+    leaving: list[ParticipantKey] = msgspec.field(default_factory=list)
+    absent: list[tuple[ParticipantKey, Participant | None]] = msgspec.field(default_factory=list)
+    returning: list[ParticipantKey] = msgspec.field(default_factory=list)
+    handed_over: list[Participant] = msgspec.field(default_factory=list)
+    stale: list[tuple[Participant, Participant]] = msgspec.field(default_factory=list)
+    lacking: list[tuple[Participant, Home]] = msgspec.field(default_factory=list)
+    strays: list[Participant] = msgspec.field(default_factory=list)
 
 
 class Bridge:
@@ -104,16 +130,18 @@ class Bridge:
     def __init__(self, settings: config.Settings, redis_url: str) -> None:
         self.name = f"bridge{secrets.token_hex(3)}"
         self._secret = token_keys(settings)
-        self._decides = _Serverless(settings, "bridge-decides")
-        self._writes = _Serverless(settings, "bridge-writes")
-        self._moves = _Serverless(settings, "bridge-moves")
-        self._shows = _Serverless(settings, "bridge-shows")
-        self._carries = _Serverless(settings, "bridge-carries")
+        self._plans = Serverless(settings, "bridge-plans")
+        self._grants = Several(settings, "bridge-grants", _THREADS)
+        self._writes = Several(settings, "bridge-writes", _THREADS)
+        self._carries = Several(settings, "bridge-carries", _THREADS)
+        self._shows = Serverless(settings, "bridge-shows")
         self._redis = redis.asyncio.Redis.from_url(redis_url)
         self._lists = redis.asyncio.Redis.from_url(redis_url)
         self._clock = ServiceClock()
         self._broker = RedisBroker(redis_url, self.name, self._clock, lambda: None)
         self._exams: dict[ExamKey, _Watched] = {}
+        self._open: set[ExamKey] = set()
+        self._looked_at = float("-inf")
         self._move: Move | None = None
         self._published = 0
         self._publishing = asyncio.Lock()
@@ -130,7 +158,7 @@ class Bridge:
         await self._broker.sample_clock()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._again(self._round, _ROUND_SECONDS))
-            group.create_task(self._again(self._mirror, _ROUND_SECONDS))
+            group.create_task(self._again(self._take_all_inboxes, _ROUND_SECONDS))
             group.create_task(self._again(self._listen, 0.0))
             group.create_task(self._again(self._carry_away, 0.02))
             group.create_task(self._again(self._report, 1.0))
@@ -161,8 +189,9 @@ class Bridge:
 
     async def _report(self) -> None:
         records = [record for watched in self._exams.values() for record in watched.table.values()]
-        move = self._move
+        move, now = self._move, time.monotonic()
         waiting = 0 if move is None else sum(target(move, r.key, r.group) != r.home for r in records)
+        unshown = [now - watched.changed_since for watched in self._exams.values() if watched.changed]
         health = Health(
             at=time.time(),
             on_lambda=sum(r.home == "lambda" for r in records),
@@ -171,169 +200,267 @@ class Bridge:
             errors=self._errors,
             claims=self._claims,
             claims_refused=self._refused,
-            lag_seconds=round(self._lag, 3),
+            lag_seconds=round(max(self._lag, *unshown, 0.0), 3),
             offline_after_move=self._gone,
         )
         self._lag = 0.0
-        await self._writes.run(lambda app: app.moves.save_health(health))
+        await self._plans.run(lambda app: app.moves.save_health(health))
 
     # --- rounds: what is, against what ought to be ---
 
     async def _round(self) -> None:
         await self._broker.sample_clock()
-        move, exams = await self._moves.run(
-            lambda app: (app.moves.load(), {ticket.exam for ticket in app.store.late_sweeps(_EVER)})
-        )
-        self._move = move
+        if time.monotonic() - self._looked_at > _PLAN_SECONDS:
+            await self._look_at_plan()
+        move = self._move
         if move is None:
             return
         await self._redis.set(MOVE, migration.encode(move))
-        for key in exams:
-            if not move.exams or key.quiz_id in move.exams:
-                await self._exam_round(move, key)
+        await all_of(self._exam_round(move, key) for key in self._open)
+
+    async def _look_at_plan(self) -> None:
+        """The plan, and the exams that it is about: those that are open on either side, and those that were a moment ago."""
+        move, there = await self._plans.run(
+            lambda app: (app.moves.load(), {ticket.exam for ticket in app.store.late_sweeps(_EVER)})
+        )
+        now = time.monotonic()
+        self._looked_at = now
+        if move is not None and move.state == "finished" and not there and not self._exams:
+            # the last exam that both sides had is over: from now on the cluster asks nobody
+            await self._redis.delete(MOVE)
+            move = None
+        if move is None:
+            self._move, self._open = None, set()
+            return
+        here = await self._open_in_cluster() if move.state != "finished" else set()
+        found = {key for key in there | here if not move.exams or key.quiz_id in move.exams}
+        for key in self._exams.keys() & found:
+            self._exams[key].seen_open_at = now
+        closing = {key for key, watched in self._exams.items() if now - watched.seen_open_at < _CLOSING_SECONDS}
+        for key in self._exams.keys() - found - closing:
+            for task in self._exams.pop(key).tasks:
+                task.cancel()
+        self._move, self._open = move, found | closing
+
+    async def _open_in_cluster(self) -> set[ExamKey]:
+        """Exams that were opened there, over its HTTP API or by a first report."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for partition in all_partitions():
+            pipeline.smembers(partition.exams)
+        return {exam_of(ident.decode()) for idents in await pipeline.execute() for ident in idents}
 
     async def _exam_round(self, move: Move, key: ExamKey) -> None:
+        now = time.monotonic()
         watched = self._exams.get(key)
         if watched is None:
-            exam = await self._decides.run(lambda app: app.store.load_exam(key))
+            exam = await self._agree_on_exam(key)
             if exam is None:
                 return
-            self._exams[key] = watched = _Watched(exam.policy, {})
-            watched.tasks = [self._spawn(self._watch(key, watched)), self._spawn(self._relay(key))]
-        await self._agree_on_exam(key)
-        if time.monotonic() - watched.read_at > _TABLE_SECONDS:
+            self._exams[key] = watched = _Watched(exam.policy, {}, seen_open_at=now)
+            watched.tasks = [
+                self._spawn(self._watch(key, watched)),
+                self._spawn(self._relay(key, watched)),
+                self._spawn(self._again(lambda: self._follow(key, watched), 0.0)),
+            ]
+        is_quiet = not watched.is_busy and watched.version == move.version
+        if is_quiet and now - watched.round_at < _QUIET_SECONDS:
+            return
+        if now - watched.read_at > _TABLE_SECONDS:
+            await self._agree_on_exam(key)
             await self._read_table(key, watched)
         live = await self._live(key)
-        for participant in watched.table.keys() | live.keys():
-            await self._see_to(move, participant, watched, live.get(participant))
+        await self._write_back(key, watched, live)
+        todo = self._compare(move, watched, live)
+        watched.version, watched.round_at = move.version, now
+        watched.is_busy = any(getattr(todo, name) for name in todo.__struct_fields__)
+        await self._do(move, key, watched, todo)
 
-    async def _live(self, key: ExamKey) -> dict[ParticipantKey, Participant]:
-        stored = await cast(Any, self._redis.hgetall(exam_keys(key).records))
-        records = [participant_record.decode(text) for text in stored.values()]
+    async def _live(self, key: ExamKey, student_ids: Sequence[str] | None = None) -> dict[ParticipantKey, Participant]:
+        """What the cluster has of the exam, or of these students."""
+        name = exam_keys(key).records
+        if student_ids is None:
+            stored = (await cast(Any, self._redis.hgetall(name))).values()
+        else:
+            stored = await cast(Any, self._redis.hmget(name, list(student_ids))) if student_ids else []
+        records = [participant_record.decode(text) for text in stored if text is not None]
         return {record.key: record for record in records}
 
-    async def _mirror(self) -> None:
-        """Beside the rounds, which may take long while many go: what one side's proctors are late is the time of this."""
-        began = time.monotonic()
-        for key, watched in list(self._exams.items()):
-            await self._take_inboxes(key)
-            await self._write_back(key, watched, await self._live(key))
-        self._lag = max(self._lag, time.monotonic() - began)
+    async def _take_all_inboxes(self) -> None:
+        await all_of(self._take_inboxes(key) for key in self._exams)
+
+    async def _follow(self, key: ExamKey, watched: _Watched) -> None:
+        """Write down, and show, what the cluster has published: as late as this is, so late are the other side's proctors."""
+        await watched.has_changed.wait()
+        await asyncio.sleep(_GATHER_SECONDS)
+        since, names = watched.changed_since, list(watched.changed)
+        try:
+            await self._write_back(key, watched, await self._live(key, names))
+        except BaseException:
+            watched.read_at = 0.0  # the next round does it
+            raise
+        finally:
+            watched.changed.difference_update(names)
+            watched.changed_since = time.monotonic()
+            if not watched.changed:
+                watched.has_changed.clear()
+        self._lag = max(self._lag, time.monotonic() - since)
 
     async def _read_table(self, key: ExamKey, watched: _Watched) -> None:
-        records = await self._moves.run(lambda app: list(app.store.participants(key)))
+        began = time.monotonic()
+        records = await self._plans.run(lambda app: list(app.store.participants(key)))
         for record in records:
             before = watched.table.get(record.key)
             if before is None or record.version >= before.version:
                 if before is not None and before.label != "offline" and record.label == "offline":
                     self._gone += record.key in watched.ordered
                 watched.table[record.key] = record
-        watched.read_at = time.monotonic()
+        watched.read_at = began
 
-    async def _see_to(self, move: Move, key: ParticipantKey, watched: _Watched, live: Participant | None) -> None:
-        """One participant: bring the home to where it belongs."""
-        stored = watched.table.get(key)
-        if stored is None:
-            return
-        wanted = target(move, key, stored.group)
-        if live is not None and live.home == "lambda" and live.home_epoch <= stored.home_epoch:
-            live = None  # an older copy, or a stand-in of a worker whose claim was not answered
-        if live is not None or stored.home == "lambda":
-            watched.lacking.pop(key, None)
-        if stored.home == "lambda":
-            if live is not None and live.home == "ec2":
-                await self._forget_stale(key, stored, live)
-            elif wanted == "ec2":
-                await self._send_over(move, key, watched, stored, live)
-            elif move.percent == 0:
-                await self._close_strays(move, key, watched, stored)
-        elif live is None:
-            if time.monotonic() - watched.lacking.setdefault(key, time.monotonic()) > _LACKING_SECONDS:
+    def _compare(self, move: Move, watched: _Watched, live: dict[ParticipantKey, Participant]) -> _ToDo:
+        """What is, against what ought to be."""
+        todo, now = _ToDo(), time.monotonic()
+        for key, stored in watched.table.items():
+            wanted, there = target(move, key, stored.group), live.get(key)
+            if there is not None and there.home == "lambda" and there.home_epoch <= stored.home_epoch:
+                there = None  # an older copy, or a stand-in of a worker whose claim was not answered
+            if there is not None or stored.home == "lambda":
                 watched.lacking.pop(key, None)
-                await self._settle(key, watched, stored, wanted)
-        elif live.home == "lambda":
-            await self._complete(move, key, watched, stored, live)
-        elif wanted == "lambda":
-            await self._ask_back(move, key, watched)
-        elif move.percent == 100:
-            await self._close_strays(move, key, watched, stored)
+            if stored.home == "lambda":
+                if there is not None and there.home == "ec2":
+                    todo.stale.append((stored, there))
+                elif wanted == "ec2":
+                    if not any(s.presence in LIVE for s in stored.sessions):
+                        todo.absent.append((key, there))
+                    elif not self._was_ordered(move, watched, key):
+                        todo.leaving.append(key)
+                elif move.percent == 0:
+                    todo.strays.append(stored)
+            elif there is None:
+                if now - watched.lacking.setdefault(key, now) > _LACKING_SECONDS:
+                    watched.lacking.pop(key, None)
+                    todo.lacking.append((stored, wanted))
+            elif there.home == "lambda":
+                todo.handed_over.append(there)
+            elif wanted == "lambda":
+                if key not in watched.on_their_way:
+                    todo.returning.append(key)
+            elif move.percent == 100:
+                todo.strays.append(stored)
+        todo.strays = [record for record in todo.strays if self._strays(move, watched, record)]
+        return todo
 
-    async def _close_strays(self, move: Move, key: ParticipantKey, watched: _Watched, stored: Participant) -> None:
-        """The paper's own clients that connected to the other side before DNS had changed: their reports are carried over, and now
-        that DNS points to one side only they are closed, so that they find it.
-        """
-        strays = [
+    async def _do(self, move: Move, key: ExamKey, watched: _Watched, todo: _ToDo) -> None:
+        now = time.monotonic()
+        watched.on_their_way = {who: until for who, until in watched.on_their_way.items() if until > now}
+        going = len(watched.on_their_way)
+        leaving = migration.due(move, todo.leaving, going, time.time())
+        returning = migration.due(move, todo.returning, going + len(leaving), time.time())
+        for stored, there in todo.stale:
+            await self._forget_stale(stored, there)
+        for stored, wanted in todo.lacking:
+            await self._settle(watched, stored, wanted)
+        for stray in todo.strays:
+            await self._close_strays(move, watched, stray)
+        await all_of(
+            [
+                self._complete_all(move, key, watched, todo.handed_over),
+                self._send_over(move, watched, leaving),
+                self._ask_back(key, watched, returning),
+                *(self._bring(watched, who, there) for who, there in todo.absent[: migration.AT_ONCE]),
+            ]
+        )
+
+    def _was_ordered(self, move: Move, watched: _Watched, key: ParticipantKey) -> bool:
+        version, again_at = watched.ordered.get(key, (0, 0.0))
+        return version == move.version and again_at > time.monotonic()
+
+    def _strays(self, move: Move, watched: _Watched, stored: Participant) -> list[str]:
+        """Connections of the paper's own clients on the other side, of which that side's DNS record has gone."""
+        if self._was_ordered(move, watched, stored.key):
+            return []
+        return [
             s.connection.removeprefix(OTHER)
             for s in stored.sessions
             if s.presence == "connected" and s.id == s.connection and s.connection.startswith(OTHER)
         ]
-        now = time.monotonic()
-        version, again_at = watched.ordered.get(key, (0, 0.0))
-        if not strays or (version == move.version and again_at > now):
-            return
-        watched.ordered[key] = (move.version, now + _AGAIN_SECONDS)
-        for connection in strays:
+
+    async def _close_strays(self, move: Move, watched: _Watched, stored: Participant) -> None:
+        """The paper's own clients that connected to the other side before DNS had changed: their reports are carried over, and now
+        that DNS points to one side only they are closed, so that they find it.
+        """
+        watched.ordered[stored.key] = (move.version, time.monotonic() + _AGAIN_SECONDS)
+        for connection in self._strays(replace(move, version=-1), watched, stored):
             if stored.home == "ec2":
-                self._spawn(self._close_later(0.0, [connection]))
+                await self._close(connection)
             else:
                 worker = connection.partition("/")[0]
-                await self._broker.to_worker(worker, key.exam, f"c{connection}\n{int(CloseCode.MOVED)} moved".encode())
+                message = f"c{connection}\n{int(CloseCode.MOVED)} moved".encode()
+                await self._broker.to_worker(worker, stored.key.exam, message)
+
+    async def _close(self, connection: str) -> None:
+        await self._writes.run(lambda app: app.connections.close(connection, CloseCode.MOVED, "moved"))
 
     # --- from serverless to the cluster ---
 
-    async def _send_over(
-        self, move: Move, key: ParticipantKey, watched: _Watched, stored: Participant, live: Participant | None
+    async def _bring(self, watched: _Watched, key: ParticipantKey, live: Participant | None) -> None:
+        """Who has no page is moved without being asked."""
+        record = await self._writes.run(lambda app: self._claimed(app, key, live))
+        if record is not None:
+            await self._put(key, record)
+            watched.table[key] = record
+
+    async def _send_over(self, move: Move, watched: _Watched, keys: Sequence[ParticipantKey]) -> None:
+        """Tell the pages of these to go."""
+        if not keys:
+            return
+        # the table as we know it may be seconds old, with another connection
+        fresh = await self._writes.run(lambda app: app.store.load_many(keys))
+        await all_of(self._send_one_over(move, watched, key, fresh.get(key)) for key in keys)
+
+    async def _send_one_over(
+        self, move: Move, watched: _Watched, key: ParticipantKey, fresh: Participant | None
     ) -> None:
-        """Tell the pages to go; who has none is moved without being asked."""
-        there = [s for s in stored.sessions if s.presence in LIVE]
-        if not there:
-            record = await self._decides.run(lambda app: self._claimed(app, key, live))
-            if record is not None:
-                await self._put(key, record)
-                watched.table[key] = record
-            return
-        now = time.monotonic()
-        version, again_at = watched.ordered.get(key, (0, 0.0))
-        if version == move.version and again_at > now:
-            return
-        slot = slot_ms(move, key)
-        url, at = move.url("ec2"), time.time()
+        at, url = time.time(), move.url("ec2")
+        after_ms = migration.slot_ms(move, key) % int(_ROUND_SECONDS * 1000)
 
         def order(app: Application) -> list[tuple[str, bool]]:
             """The connections that were told, and whether each has to be closed because its page does not read it."""
-            fresh = app.store.load(key)  # the table as we know it may be a second old, with another connection
             if fresh is None or fresh.home != "lambda":
                 return []
+            known: Participant | None = fresh
             outbox, told = Outbox(), []
             for session in fresh.sessions:
                 is_ours = session.presence == "connected" and not session.connection.startswith(OTHER)
                 if is_ours and not migration.was_told(session, watched.policy):
                     event = events.ReconnectOrdered(
-                        received_at=at, connection=session.connection, after_ms=slot, reason="moved", url=url
+                        received_at=at, connection=session.connection, after_ms=after_ms, reason="moved", url=url
                     )
-                    app.shell.apply(key, event, outbox, must_exist=True)
+                    app.shell.apply(key, event, outbox, known=known, must_exist=True)
+                    known = None
                     told.append((session.connection, session.id == session.connection))
             app.shell.finish(outbox)
             return told
 
-        told = await self._moves.run(order)
-        pause = slot / 1000 + _AGAIN_SECONDS if told else _TABLE_SECONDS
-        watched.ordered[key] = (move.version, now + pause)
-        papers = [connection for connection, is_paper in told if is_paper]
-        if papers:
-            self._spawn(self._close_later(slot / 1000, papers))
+        told = await self._writes.run(order)
+        now = time.monotonic()
+        watched.ordered[key] = (move.version, now + (_AGAIN_SECONDS if told else _TABLE_SECONDS))
+        if told:
+            watched.on_their_way[key] = now + _ON_THEIR_WAY_SECONDS
+        for connection, is_paper in told:
+            if is_paper:
+                # the paper's own clients do not read `reconnect`: they come back by their configured address, as DNS has it then
+                await self._close(connection)
 
-    async def _close_later(self, seconds: float, connections: list[str]) -> None:
-        """The paper's own clients do not read `reconnect`: they come back by their configured address, as DNS has it then."""
-        await asyncio.sleep(seconds)
-        for connection in connections:
-            await self._moves.run(lambda app, c=connection: app.connections.close(c, CloseCode.MOVED, "moved"))  # type: ignore[misc]
+    def _claimed(
+        self, app: Application, key: ParticipantKey, live: Participant | None, known: Participant | None = None
+    ) -> Participant | None:
+        """Make the cluster the participant's home, if it belongs there.
 
-    def _claimed(self, app: Application, key: ParticipantKey, live: Participant | None) -> Participant | None:
-        """Make the cluster the participant's home, if it belongs there. `live`: what Redis has, whose owner can't save any more."""
+        `live`: what Redis has, whose owner can't save any more. `known`: the table's record, if it was just read.
+        """
         move = self._move
         for _ in range(_ATTEMPTS):
-            stored = app.store.load(key)
+            stored, known = known or app.store.load(key), None
             group = "" if stored is None else stored.group
             belongs = move is not None and target(move, key, group) == "ec2"
             if not belongs:
@@ -353,40 +480,71 @@ class Bridge:
             return
         await self._broker.save(self.name, {key.exam: [Save(record, claimed.epoch, encode_value(view(record)))]})
 
-    async def _forget_stale(self, key: ParticipantKey, stored: Participant, live: Participant) -> None:
+    async def _forget_stale(self, stored: Participant, live: Participant) -> None:
         """The table says otherwise than Redis: a forced rollback happened. The worker's next save is refused."""
         if stored.home_epoch <= live.home_epoch:
             return  # our reading of the table is the older one
-        claimed = await self._broker.claim(key, self.name)
-        await self._broker.save(self.name, {key.exam: [Save(stored, claimed.epoch)]})
+        claimed = await self._broker.claim(stored.key, self.name)
+        await self._broker.save(self.name, {stored.key.exam: [Save(stored, claimed.epoch)]})
 
     # --- from the cluster to serverless ---
 
-    async def _ask_back(self, move: Move, key: ParticipantKey, watched: _Watched) -> None:
-        """Have the owner hand the participant over, when it is their turn; without an owner, do it."""
-        if time.time() < move.changed_at + slot_ms(move, key) / 1000:
+    async def _ask_back(self, exam: ExamKey, watched: _Watched, keys: Sequence[ParticipantKey]) -> None:
+        """Have the owners hand these over; without an owner, do it."""
+        if not keys:
             return
-        owner = await cast(Any, self._redis.hget(exam_keys(key.exam).owners, key.student_id))
-        name = "" if owner is None else owner.decode().partition(" ")[0]
-        if name and name != self.name and await self._broker.is_alive(name):
-            await self._broker.to_worker(name, key.exam, b"h" + exam_keys(key.exam).member(key.student_id).encode())
-            return
-        claimed = await self._broker.claim(key, self.name)
-        if claimed.record is not None and claimed.record.home == "ec2":
-            record = handed_over(claimed.record, "lambda", self._clock.now(), watched.policy)
-            await self._broker.save(self.name, {key.exam: [Save(record, claimed.epoch)]})
+        names = exam_keys(exam)
+        owners = await cast(Any, self._redis.hmget(names.owners, [key.student_id for key in keys]))
+        alive: dict[str, bool] = {}
+        for key, stored in zip(keys, owners, strict=True):
+            owner = "" if stored is None else stored.decode().partition(" ")[0]
+            if owner not in alive:
+                alive[owner] = owner not in ("", self.name) and await self._broker.is_alive(owner)
+            watched.on_their_way[key] = time.monotonic() + _ASKED_SECONDS
+            if alive[owner]:
+                await self._broker.to_worker(owner, exam, b"h" + names.member(key.student_id).encode())
+                continue
+            claimed = await self._broker.claim(key, self.name)
+            if claimed.record is not None and claimed.record.home == "ec2":
+                record = handed_over(claimed.record, "lambda", self._clock.now(), watched.policy)
+                await self._broker.save(self.name, {exam: [Save(record, claimed.epoch)]})
+        is_collecting = bool(watched.asked_back)
+        watched.asked_back.update(keys)
+        if not is_collecting:
+            self._spawn(self._collect(exam, watched))
 
-    async def _complete(
-        self, move: Move, key: ParticipantKey, watched: _Watched, stored: Participant, live: Participant
-    ) -> None:
-        """A worker has handed over: write the home down, then send the pages."""
-        if live.home_epoch <= stored.home_epoch:
-            return  # an older copy of what has come here again
+    async def _collect(self, exam: ExamKey, watched: _Watched) -> None:
+        """What was asked for comes at once: from its handing over until it is written down, nobody decides about it."""
+        try:
+            while watched.asked_back:
+                await asyncio.sleep(_COLLECT_SECONDS)
+                live = await self._live(exam, [key.student_id for key in watched.asked_back])
+                given = [record for record in live.values() if record.home == "lambda"]
+                watched.asked_back.difference_update(record.key for record in given)
+                watched.asked_back.intersection_update(watched.on_their_way)  # a round asks again for the others
+                if self._move is not None:
+                    await self._complete_all(self._move, exam, watched, given)
+        finally:
+            watched.asked_back.clear()
+
+    async def _complete_all(self, move: Move, exam: ExamKey, watched: _Watched, given: Sequence[Participant]) -> None:
+        """Write the home of those that workers have handed over down, then send their pages."""
+        done = await all_of(self._complete(move, watched, live) for live in given)
+        views = [view(record) for record in done if record is not None]
+        if views:
+            await self._show_on_cluster(exam, watched, views)
+            self._spawn(self._show_on_lambda(exam, views))
+
+    async def _complete(self, move: Move, watched: _Watched, live: Participant) -> Participant | None:
+        key, stored = live.key, watched.table.get(live.key)
+        if stored is None or live.home_epoch <= stored.home_epoch:
+            return None  # an older copy of what has come here again
         after = replace(live, version=max(live.version, stored.version + 1))
         if not await self._writes.run(lambda app: app.store.save(stored, after, ())):
-            watched.read_at = 0.0
-            return
+            watched.read_at = 0.0  # the next round does it
+            return None
         watched.table[key] = after
+        watched.on_their_way[key] = time.monotonic() + _RETURN_SECONDS
         for session in after.sessions:
             connection = session.connection.removeprefix(OTHER)
             worker = connection.partition("/")[0]
@@ -398,19 +556,19 @@ class Bridge:
                 data = messages.ReconnectData(0, "moved", move.url("lambda"))
                 message = b"s" + connection.encode() + b"\n" + messages.encode(messages.Reconnect(data))
             await self._broker.to_worker(worker, key.exam, message)
-        await self._show_on_cluster(key.exam, watched, [view(after)])
-        self._spawn(self._show_on_lambda(key.exam, [view(after)]))
+        return after
 
-    async def _settle(self, key: ParticipantKey, watched: _Watched, stored: Participant, wanted: str) -> None:
+    async def _settle(self, watched: _Watched, stored: Participant, wanted: Home) -> None:
         """The cluster was given a participant and has not kept it: the answer was lost, or the worker. Bring it there, or back.
 
         We own it first, so that whoever was given it can't save any more.
         """
+        key = stored.key
         claimed = await self._broker.claim(key, self.name)
         if claimed.record is not None and claimed.record.home == "ec2":
             return
         if wanted == "ec2":
-            record = await self._decides.run(lambda app: self._claimed(app, key, claimed.record))
+            record = await self._writes.run(lambda app: self._claimed(app, key, claimed.record))
             if record is not None:
                 saves = {key.exam: [Save(record, claimed.epoch, encode_value(view(record)))]}
                 await self._broker.save(self.name, saves)
@@ -424,43 +582,40 @@ class Bridge:
 
     async def _write_back(self, key: ExamKey, watched: _Watched, live: dict[ParticipantKey, Participant]) -> None:
         """The cluster's changed records to the table, their views to the serverless side's proctors."""
-        changed = [
-            (stored, record)
-            for participant, record in live.items()
-            if record.home == "ec2"
-            and (stored := watched.table.get(participant)) is not None
-            and stored.home == "ec2"
-            and stored.home_epoch == record.home_epoch
-            and record.version > stored.version
-        ]
-        fresh = [r for p, r in live.items() if r.home == "ec2" and p.student_id in watched.shown]
+        fresh = [p.student_id for p, r in live.items() if r.home == "ec2" and p.student_id in watched.shown]
         if fresh:
-            ids = [record.student_id for record in fresh]
-            await cast(Any, self._redis.hdel(exam_keys(key).shown, *ids))
-            watched.shown.difference_update(ids)
-        unknown = [p for p, r in live.items() if r.home == "ec2" and p not in watched.table]
-        if unknown:
-            watched.read_at = 0.0
-        if not changed:
-            return
-        views = [
-            view(record)
-            for stored, record in changed
-            if visible(stored) != visible(record) or stored.sessions[0:1] != record.sessions[0:1]
-        ]
-        shown = self._spawn(self._show_on_lambda(key, views)) if views else None
-
-        def write(app: Application) -> list[bool]:
-            return [app.store.save(stored, record, ()) for stored, record in changed]
-
-        saved = await self._writes.run(write)
-        for (_, record), done in zip(changed, saved, strict=True):
-            if done:
-                watched.table[record.key] = record
-            else:
-                watched.read_at = 0.0
+            await cast(Any, self._redis.hdel(exam_keys(key).shown, *fresh))
+            watched.shown.difference_update(fresh)
+        async with watched.writing:
+            # who was on the cluster before the move began is not in the table yet
+            unknown = [record for p, record in live.items() if record.home == "ec2" and p not in watched.table]
+            await all_of(self._write(watched, None, record) for record in unknown)
+            changed = [
+                (stored, record)
+                for participant, record in live.items()
+                if record.home == "ec2"
+                and (stored := watched.table.get(participant)) is not None
+                and stored.home == "ec2"
+                and stored.home_epoch == record.home_epoch
+                and record.version > stored.version
+            ]
+            if not changed:
+                return
+            views = [
+                view(record)
+                for stored, record in changed
+                if visible(stored) != visible(record) or stored.sessions[0:1] != record.sessions[0:1]
+            ]
+            shown = self._spawn(self._show_on_lambda(key, views)) if views else None
+            await all_of(self._write(watched, stored, record) for stored, record in changed)
         if shown is not None:
             await shown
+
+    async def _write(self, watched: _Watched, stored: Participant | None, record: Participant) -> None:
+        if await self._writes.run(lambda app: app.store.save(stored, record, ())):
+            watched.table[record.key] = record
+        else:
+            watched.read_at = 0.0
 
     # --- what one side's proctors see of the other ---
 
@@ -518,6 +673,8 @@ class Bridge:
                 record = watched.table.get(ParticipantKey(*key, shown.student_id))
                 if record is None or record.home == "lambda":
                     ours.append(shown)
+            for shown in ours:
+                watched.on_their_way.pop(ParticipantKey(*key, shown.student_id), None)  # came back, and is heard
             if ours:
                 await self._show_on_cluster(key, watched, ours)
             if isinstance(frame, messages.Update) and frame.data.incidents:
@@ -529,18 +686,26 @@ class Bridge:
                 group = "" if record is None else record.group
             await self._publish(key, b"", [encode_value(group) + b"\t" + payload])
 
-    async def _relay(self, key: ExamKey) -> None:
-        """Messages, command statuses and incidents of the cluster, to the serverless side's proctors."""
+    async def _relay(self, key: ExamKey, watched: _Watched) -> None:
+        """Messages, command statuses and incidents of the cluster, to the serverless side's proctors; and note who has changed."""
         names = exam_keys(key)
         while True:
             try:
                 async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(names.channel)
                     async for message in pubsub.listen():
-                        if message["type"] == "message":
-                            header, _, *frames = message["data"].split(b"\n")
-                            if frames and not header.startswith(self.name.encode()):
-                                await self._post(key, [frame for frame in frames if frame])
+                        if message["type"] != "message":
+                            continue
+                        header, views, *frames = message["data"].split(b"\n")
+                        if header.startswith(self.name.encode()):
+                            continue
+                        if views:
+                            if not watched.changed:
+                                watched.changed_since = time.monotonic()
+                            watched.changed.update(shown.student_id for shown in _views.decode(b"[" + views + b"]"))
+                            watched.has_changed.set()
+                        if frames:
+                            await self._post(key, [frame for frame in frames if frame])
             except (redis.RedisError, OSError) as error:
                 self._errors += 1
                 log.warning("listening for %s: %s", key.quiz_id, error)
@@ -566,92 +731,153 @@ class Bridge:
     # --- events on the wrong side ---
 
     async def _listen(self) -> None:
-        """Claims of workers. They have a thread of their own, because pages wait for the answer."""
+        """Claims of workers, as many at a time as there are. They have threads of their own, because pages wait for the answer."""
         found = await cast(Any, self._lists.blpop([CLAIMS], timeout=0.5))
         if found is not None:
-            await self._answer(_home_claim.decode(found[1]))
+            more = await cast(Any, self._lists.lpop(CLAIMS, _CLAIMS_AT_ONCE - 1)) or []
+            await self._answer([_home_claim.decode(text) for text in (found[1], *more)])
+
+    async def _answer(self, claims: Sequence[HomeClaim]) -> None:
+        """Grant or refuse. One that nobody waits for any more is neither: its page has turned back, and will come again."""
+        now = self._clock.now()
+        awaited = {claim.key: claim for claim in claims if claim.until > now}
+        self._refused += len(claims) - len(awaited)
+        keys = list(awaited)
+        if not keys:
+            return
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hget(exam_keys(key.exam).records, key.student_id)
+        stored = await pipeline.execute()
+        live = {k: participant_record.decode(text) for k, text in zip(keys, stored, strict=True) if text is not None}
+        known = await self._grants.run(lambda app: app.store.load_many(keys))
+        await all_of(self._grant(claim, live.get(key), known.get(key)) for key, claim in awaited.items())
+
+    async def _grant(self, claim: HomeClaim, live: Participant | None, known: Participant | None) -> None:
+        key, move = claim.key, self._move
+
+        def grant(app: Application) -> Participant | None:
+            record = self._claimed(app, key, live, known)
+            if record is not None and key.exam not in self._exams and move is not None and move.state != "finished":
+                app.shell.exam(key.exam)  # opens it, if this first report of an exam did not go to the serverless side
+            return record
+
+        record = await self._grants.run(grant)
+        self._claims += record is not None
+        self._refused += record is None
+        watched = self._exams.get(key.exam)
+        if record is not None and watched is not None:
+            watched.table[key] = record
+            watched.on_their_way.pop(key, None)
+        await self._broker.answer_claim(claim.answer, record)
 
     async def _carry_away(self) -> None:
         """Events that workers keep for the serverless side. Taken off only when done, so that none is lost."""
         for key in list(self._exams):
             name = exam_keys(key).away
-            for text in await cast(Any, self._redis.lrange(name, 0, 99)):
-                await self._carry(_addressed.decode(text))
-                await cast(Any, self._redis.lpop(name))
+            waiting = [_addressed.decode(text) for text in await cast(Any, self._redis.lrange(name, 0, 99))]
+            of_each: defaultdict[ParticipantKey, list[events.ParticipantEvent]] = defaultdict(list)
+            for addressed in waiting:
+                of_each[addressed.key].append(addressed.event)
+            await all_of(self._carry(participant, carried) for participant, carried in of_each.items())
+            if waiting:
+                await cast(Any, self._redis.ltrim(name, len(waiting), -1))
 
-    async def _answer(self, claim: HomeClaim) -> None:
-        stored = await cast(Any, self._redis.hget(exam_keys(claim.key.exam).records, claim.key.student_id))
-        live = None if stored is None else participant_record.decode(stored)
-        record = await self._decides.run(lambda app: self._claimed(app, claim.key, live))
-        self._claims += record is not None
-        self._refused += record is None
-        watched = self._exams.get(claim.key.exam)
-        if record is not None and watched is not None:
-            watched.table[claim.key] = record
-        await self._broker.answer_claim(claim.answer, record)
-
-    async def _carry(self, addressed: events.Addressed) -> None:
-        """Decide an event on the serverless side, as one of its functions would; not its home: it comes back by the inbox."""
+    async def _carry(self, key: ParticipantKey, carried: Sequence[events.ParticipantEvent]) -> None:
+        """Decide events on the serverless side, as one of its functions would; not its home: they come back by the inbox."""
 
         def apply(app: Application) -> None:
             outbox = Outbox()
-            must_exist = not isinstance(addressed.event, events.StatusReported)
-            app.shell.apply(addressed.key, addressed.event, outbox, must_exist=must_exist)
+            for event in carried:
+                app.shell.apply(key, event, outbox, must_exist=not isinstance(event, events.StatusReported))
             app.shell.finish(outbox)
 
         await self._carries.run(apply)
 
     async def _take_inboxes(self, key: ExamKey) -> None:
         """What functions left for the cluster: into its inboxes first, and only then off the table."""
-        waiting = await self._writes.run(lambda app: app.moves.inboxes(key, app.store.shards(key)))
-        for participant, items in waiting.items():
-            record = await self._writes.run(lambda app, p=participant: app.store.load(p))  # type: ignore[misc]
-            if record is not None and record.home == "ec2":
-                await self._broker.append(participant, [migration.for_other(item.event) for item in items])
-                taken = [item.id for item in items]
-                await self._writes.run(lambda app, p=participant, t=taken: app.store.drop_from_inbox(p, t))  # type: ignore[misc]
+        waiting = await self._carries.run(lambda app: app.moves.inboxes(key, app.store.shards(key)))
+        if not waiting:
+            return
+        records = await self._carries.run(lambda app: app.store.load_many(list(waiting)))
+
+        async def take(participant: ParticipantKey, items: Sequence[InboxItem]) -> None:
+            await self._broker.append(participant, [migration.for_other(item.event) for item in items])
+            taken = [item.id for item in items]
+            await self._carries.run(lambda app: app.store.drop_from_inbox(participant, taken))
+
+        await all_of(take(p, items) for p, items in waiting.items() if p in records and records[p].home == "ec2")
 
     # --- the exam ---
 
-    async def _agree_on_exam(self, key: ExamKey) -> None:
-        """Commands to everyone, pauses and the end hold on both sides."""
-        there = await self._decides.run(lambda app: app.store.load_exam(key))
-        if there is None:
-            return
+    async def _agree_on_exam(self, key: ExamKey) -> Exam | None:
+        """Commands to everyone, pauses, opening and closing hold on both sides; the exam, None if neither side has it."""
+        there = await self._writes.run(lambda app: app.store.load_exam(key))
         here = await self._broker.load_exam(key)
-        merged = agreed(here, there)
-        if here is None or merged != here:
-            await self._broker.save_exam(here, merged, ())
-        elif here.standing != there.standing:
-            known = {command.command_id for command in there.standing}
-            for command in here.standing:
-                if command.command_id not in known:
-                    given = events.ExamCommandIssued(received_at=command.received_at, command=command)
-                    await self._decides.run(lambda app, g=given: _applied(app, key, g))  # type: ignore[misc]
+        if here is None and there is None:
+            return None
+        wanted_here, wanted_there = agreed(here, there, "ec2"), agreed(there, here, "lambda")
+        if wanted_here != here:
+            saved = await self._broker.save_exam(here, wanted_here, ())
+            if saved and wanted_here.state == "closed":
+                await self._broker.keep(key, RETENTION_SECONDS)
+        given = [] if here is None or there is None or wanted_there.state == "closed" else missing(there, here)
+
+        def follow(app: Application) -> None:
+            if (wanted_there.state == "closed", wanted_there.opened_at) != (
+                there is not None and there.state == "closed",
+                None if there is None else there.opened_at,
+            ):
+                app.store.save_exam(there, wanted_there, ())
+            for command in given:  # and to each who is there
+                outbox = Outbox()
+                event = events.ExamCommandIssued(received_at=command.received_at, command=command)
+                app.shell.apply_exam(key, event, outbox)
+                app.shell.finish(outbox)
+
+        await self._writes.run(follow)
+        return wanted_here
 
 
-def _applied(app: Application, key: ExamKey, event: events.ExamEvent) -> None:
-    outbox = Outbox()
-    app.shell.apply_exam(key, event, outbox)
-    app.shell.finish(outbox)
+def missing(mine: Exam, other: Exam) -> list[events.CommandIssued]:
+    """Commands to everyone that were given on the other side, and are not known on this one."""
+    known = {command.command_id for command in mine.standing}
+    return [command for command in other.standing if command.command_id not in known]
 
 
-def agreed(here: Exam | None, there: Exam) -> Exam:
-    """The exam as the cluster ought to have it: its own, with what was given to everyone on the serverless side."""
-    if here is None:
-        return replace(there, here="ec2")
-    known = {command.command_id for command in here.standing}
-    fresh = [command for command in there.standing if command.command_id not in known]
-    state = here.state
+def agreed(mine: Exam | None, other: Exam | None, here: Home) -> Exam:
+    """The exam as this side ought to have it: its own, with what was given to everyone, or was ended, on the other one.
+
+    An exam that was closed and is opened again begins anew: then the later opening counts.
+    """
+    if mine is None:
+        assert other is not None  # one of them has it
+        return replace(other, here=here)
+    if other is None:
+        return mine
+    latest = max(mine, other, key=lambda exam: exam.opened_at)
+    if mine.opened_at == other.opened_at:
+        is_closed = "closed" in (mine.state, other.state)
+    else:
+        is_closed = latest.state == "closed"
+    fresh = [] if is_closed else missing(mine, other)
+    state = mine.state
+    if is_closed:
+        state = "closed"
+    elif state == "closed":
+        state = other.state
     for command in fresh:
         if command.command in ("pause", "resume") and state != "closed":
             state = "paused" if command.command == "pause" else "open"
-    if there.state == "closed":
-        state = "closed"
-    if not fresh and state == here.state and there.policy == here.policy:
-        return here
-    version = max(here.version + 1, there.version)
-    return replace(here, standing=(*here.standing, *fresh)[-16:], state=state, policy=there.policy, version=version)
+    policy = other.policy if here == "ec2" else mine.policy
+    after = replace(
+        mine,
+        standing=() if is_closed else (*mine.standing, *fresh)[-16:],
+        state=state,
+        policy=policy,
+        opened_at=latest.opened_at,
+    )
+    return mine if after == mine else replace(after, version=max(mine.version + 1, other.version))
 
 
 def forced_rollback(app: Application, now: float, reason: str) -> int:

@@ -45,7 +45,9 @@ _COUNTS_FRESH_SECONDS = 15
 _OVERDUE_PER_LOOK = 500
 _SAVED_AT_ONCE = 500  # see save.lua
 _CLAIM_SECONDS = 2.0
-_CLAIM_LOOK_SECONDS = 0.03
+_CLAIM_GRANT_SECONDS = 1.5
+"""A claim is granted this late at most, so that the answer is there in time."""
+_CLAIM_LOOKS_SECONDS = (0.02, 0.2)
 _ANSWER_SECONDS = 10
 
 
@@ -92,10 +94,14 @@ class Appended(Struct, frozen=True):
 
 
 class HomeClaim(Struct, frozen=True):
-    """A worker's request for a participant whose home is the other side; the answer is expected under the key `answer`."""
+    """A worker's request for a participant whose home is the other side; the answer is expected under the key `answer`.
+
+    After `until`, in the service's time, nobody waits for it any more: granted then, the home would be where the page is not.
+    """
 
     key: ParticipantKey
     answer: str
+    until: float
 
 
 class Broker(Protocol):
@@ -334,10 +340,13 @@ class RedisBroker:
     async def claim_home(self, key: ParticipantKey) -> Participant | None:
         """See `Broker`. The bridge takes the request off the list, and answers in a key of its own."""
         answer = f"{CLAIMS}:{self._worker}:{secrets.token_hex(6)}"
-        await self.client.execute("RPUSH", CLAIMS, _json.encode(HomeClaim(key, answer)))
+        claim = HomeClaim(key, answer, self._clock.now() + _CLAIM_GRANT_SECONDS)
+        await self.client.execute("RPUSH", CLAIMS, _json.encode(claim))
         ends = asyncio.get_running_loop().time() + _CLAIM_SECONDS
+        look, latest = _CLAIM_LOOKS_SECONDS
         while asyncio.get_running_loop().time() < ends:
-            await asyncio.sleep(_CLAIM_LOOK_SECONDS)
+            await asyncio.sleep(look)
+            look = min(latest, 1.5 * look)  # the longer it takes, the more are asking
             stored = await self.client.execute("GET", answer)
             if stored is not None:
                 return participant.decode(stored) if stored else None

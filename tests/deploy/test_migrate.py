@@ -176,14 +176,30 @@ def test_one_move_at_a_time():
 
 def test_what_is_given_to_everyone_on_one_side_holds_on_the_other_once():
     there = new_exam(ExamKey("north", "math"), "lambda", 1.0)
-    here = agreed(None, there)
+    here = agreed(None, there, "ec2")
     assert (here.here, here.state) == ("ec2", "open")
-    assert agreed(here, there) is here
+    assert agreed(here, there, "ec2") is here
     pause = CommandIssued(received_at=2.0, command_id="k1", command="pause", expires_at=300.0, issued_by="pat")
-    paused = agreed(here, replace(there, standing=(pause,), state="paused", version=7))
+    told = replace(there, standing=(pause,), state="paused", version=7)
+    paused = agreed(here, told, "ec2")
     assert (paused.state, paused.standing, paused.here) == ("paused", (pause,), "ec2")
-    assert agreed(paused, replace(there, standing=(pause,), state="paused", version=7)) is paused
-    assert agreed(paused, replace(there, standing=(), state="closed")).state == "closed"
+    assert agreed(paused, told, "ec2") is paused
+    assert agreed(told, paused, "lambda") is told
+    assert bridge.missing(told, paused) == []
+    assert bridge.missing(there, paused) == [pause]
+
+
+def test_an_exam_that_one_side_closed_is_closed_and_one_opened_again_is_open_on_both():
+    there = new_exam(ExamKey("north", "math"), "lambda", 1.0)
+    here = agreed(None, there, "ec2")
+    for mine, other, side in ((here, there, "ec2"), (there, here, "lambda")):
+        assert agreed(mine, replace(other, state="closed"), side).state == "closed"
+        assert agreed(replace(mine, state="closed"), other, side).state == "closed"
+        again = replace(other, opened_at=99.0)
+        opened = agreed(replace(mine, state="closed"), again, side)
+        assert (opened.state, opened.opened_at, opened.here) == ("open", 99.0, side)
+        assert agreed(replace(again, here=side), replace(mine, state="closed"), side).state == "open"
+    assert agreed(None, here, "lambda") == replace(here, here="lambda")  # a first report began it on the cluster
 
 
 # --- an account ---------------------------------------------------------------------------------------------------------------

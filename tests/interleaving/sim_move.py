@@ -30,6 +30,9 @@ from core.policy import Policy
 STUDENTS = ("s0", "s1", "s2")
 URLS = {"lambda": "ws://lambda", "ec2": "ws://ec2"}
 _ROUND_SECONDS = 0.4
+_AT_ONCE = 2
+_ON_THEIR_WAY_SECONDS = 3.0
+_GRANT_SECONDS = 1.5
 
 
 class Table(sim_lambda.Table):
@@ -112,6 +115,7 @@ class Bridge:
         self.process = Process("bridge")
         self.ordered: dict[ParticipantKey, tuple[int, float]] = {}
         self.lacking: dict[ParticipantKey, float] = {}
+        self.on_their_way: dict[ParticipantKey, float] = {}
         self.busy = False
 
     def crashed(self) -> None:
@@ -129,8 +133,21 @@ class Bridge:
             self.world.start(process, self._round, done)
 
     def ask(self, key: ParticipantKey, answer: Callable[[Participant | None], None]) -> None:
+        until = self.world.now + _GRANT_SECONDS
+
+        def grant() -> None:
+            if self.world.now < until:
+                record = self._claimed(key)
+                self.on_their_way.pop(key, None)
+                answer(record)
+
         if not self.process.is_dead:
-            self.world.start(self.process, lambda: answer(self._claimed(key)))
+            self.world.start(self.process, grant)
+
+    def _is_due(self, key: ParticipantKey) -> bool:
+        now = self.world.now
+        going = sum(until > now for until in self.on_their_way.values())
+        return bool(migration.due(self.both.move, [key], going, now, _AT_ONCE))
 
     def _environment(self) -> sim_lambda.Environment:
         env = sim_lambda.Environment(self.both.gateway)
@@ -231,8 +248,9 @@ class Bridge:
                 self._put(key, record)
             return
         version, again_at = self.ordered.get(key, (0, 0.0))
-        if version == move.version and again_at > now:
+        if (version == move.version and again_at > now) or not self._is_due(key):
             return
+        self.on_their_way[key] = now + _ON_THEIR_WAY_SECONDS
         self.ordered[key] = (move.version, now + 6)
         for session in stored.sessions:
             is_ours = session.presence == "connected" and not session.connection.startswith(OTHER)
@@ -265,6 +283,9 @@ class Bridge:
             self._save(key, record, epoch)
 
     def _ask_back(self, key: ParticipantKey) -> None:
+        if self.on_their_way.get(key, 0.0) > self.world.now or not self._is_due(key):
+            return
+        self.on_their_way[key] = self.world.now + _ON_THEIR_WAY_SECONDS
         self.world.io()
         cluster = self.both.cluster
         owner = cluster.redis.owners.get(key, ("", 0))[0]
@@ -316,7 +337,7 @@ class Both:
 
     def __init__(self, world: World, *, faults: bool) -> None:
         self.world = world
-        self.move = Move(URLS["lambda"], URLS["ec2"])
+        self.move = Move(URLS["lambda"], URLS["ec2"], slot_seconds=2.0)
         self.away: list[tuple[ParticipantKey, events.ParticipantEvent]] = []
         self.claims = self.releases = 0
         self.cluster = Cluster(world, self, faults=faults)
@@ -340,7 +361,7 @@ class Both:
         (self.cluster if client.side == "ec2" else self.gateway).connect(client)
 
     def plan(self, percent: float) -> None:
-        self.move = migration.replace(self.move, percent=percent, version=self.move.version + 1)
+        self.move = migration.replace(self.move, percent=percent, version=self.move.version + 1, changed_at=self.world.now)
 
     def truth(self) -> dict[ParticipantKey, Participant]:
         """Each record as its home has it."""
