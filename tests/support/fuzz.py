@@ -1,17 +1,23 @@
-"""`make fuzz`: every target under atheris, one after the other, each for its share of the time. Ends with the first crash.
+"""`make fuzz`: every target under atheris, then the HTTP API under schemathesis, each for its share of the time.
+
+Ends with the first crash.
 
 make fuzz                          ten minutes
 make fuzz ARGS="--seconds 60"
 make fuzz ARGS="--only frame"
+make fuzz ARGS="--only http"
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+HTTP = "http"
 
 
 def main() -> int:
@@ -25,10 +31,14 @@ def main() -> int:
         return 0
     from fuzz_targets import SEEDS, TARGETS
 
-    names = [name for name in TARGETS if given.only in (None, name)]
+    names = [name for name in (*TARGETS, HTTP) if given.only in (None, name)]
     if not names:
-        parser.error(f"no target {given.only}; there are {', '.join(TARGETS)}")
+        parser.error(f"no target {given.only}; there are {', '.join((*TARGETS, HTTP))}")
     for name in names:
+        if name == HTTP:
+            if code := fuzz_http(max(1, given.seconds // len(names))):
+                return code
+            continue
         with tempfile.TemporaryDirectory(prefix="proctorwire-fuzz-") as corpus:
             for number, seed in enumerate(SEEDS[name]):
                 (Path(corpus) / str(number)).write_bytes(seed)
@@ -52,6 +62,14 @@ def main() -> int:
                 print(done.stdout[-3000:] + done.stderr[-3000:])
                 return 1
     return 0
+
+
+def fuzz_http(seconds: int) -> int:
+    """Go on with the test of the OpenAPI document for so long."""
+    print(f"{HTTP}: {seconds} s", flush=True)
+    test = Path(__file__).parents[1] / "adapters" / "web" / "test_web_openapi.py"
+    environment = {**os.environ, "PROCTORWIRE_FUZZ_SECONDS": str(seconds)}
+    return subprocess.run([sys.executable, "-m", "pytest", "-q", str(test)], env=environment, check=False).returncode
 
 
 def fuzz(name: str, arguments: list[str]) -> None:
