@@ -3,17 +3,22 @@
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+import tools
 from click.testing import CliRunner
 from web_api import NORTH, SCHOOL_KEYS, SECRET
 
 from compare.proctorwire import main
+
+PAGE = Path(__file__).parents[3] / "docs" / "api.md"
 
 ENVIRONMENT = {"PROCTORWIRE_TOKEN_SECRET": SECRET, "PROCTORWIRE_SCHOOL_KEYS": SCHOOL_KEYS}
 STUDENT = {"role": "student", "quiz_id": "math", "student_id": "s1", "quiz_attempt_id": "a1"}
@@ -60,6 +65,26 @@ def test_it_serves_the_api(server, quiz):
     )
     assert (status, body["roster"]["added"]) == (201, 1_000)
     assert ask(server, "GET", f"/api/exams/{quiz}")[1]["counts"]["not_joined"] == 1_000
+
+
+def test_the_commands_of_the_page_about_the_api_run_as_shown(server, tmp_path):
+    tools.program("curl", package="curl")
+    script = "\n".join(re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL))
+    commands = [line for line in re.split(r"\n(?=curl )", script.strip()) if line]
+    assert len(commands) >= 7
+    (tmp_path / "roster.csv").write_text("student_id,name,group\ns2,Sari,Room 2\n")
+    token = ask(server, "POST", "/api/token", '{"role": "proctor", "quiz_id": "math", "proctor_id": "p1"}')[1]["token"]
+    for command in commands:
+        asked = command.replace("https://api.example", server["url"]).replace("curl ", "curl -sS --fail-with-body ", 1)
+        done = subprocess.run(
+            ["sh", "-c", asked],
+            env={"PATH": os.environ["PATH"], "KEY": NORTH, "TOKEN": token},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, command + done.stdout + done.stderr
 
 
 def test_a_body_in_chunks_is_read_and_its_size_bounded(server):
