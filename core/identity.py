@@ -81,7 +81,13 @@ def verify(token: str | None, keys: Mapping[str, str | PublicKey], now: float, a
     if not token:
         raise TokenRejected("no token: send it as the subprotocol bearer.TOKEN or as ?token=")
     try:
-        key = keys[jwt.get_unverified_header(token).get("kid", "")]
+        header = jwt.get_unverified_header(token)
+        signed_with = header.get("alg")
+        if isinstance(signed_with, str) and signed_with in ASYMMETRIC and not _has_public_key(keys):
+            raise TokenRejected(
+                f"the token is signed with {signed_with}; this service checks tokens of a secret (HS256)"
+            )
+        key = keys[header.get("kid", "")]
         # The algorithm is the key's, never the token's choice. PyJWT would compare times with this machine's clock; `now` is the
         # service's.
         secret, algorithm = (key.key, key.algorithm) if isinstance(key, PublicKey) else (key, "HS256")
@@ -105,6 +111,10 @@ def verify(token: str | None, keys: Mapping[str, str | PublicKey], now: float, a
     if not isinstance(not_before, int | float) or not_before - _CLOCK_SKEW_SECONDS > now:
         raise TokenRejected("the token is not valid yet (nbf)")
     return principal
+
+
+def _has_public_key(keys: Mapping[str, str | PublicKey]) -> bool:
+    return any(isinstance(key, PublicKey) for key in keys.values())
 
 
 def public_keys(jwks: bytes) -> dict[str, PublicKey]:

@@ -58,6 +58,11 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> Settings:
     With `PROCTORWIRE_AUDIENCE` a token's `aud` must name it; without, tokens with an `aud` are refused.
     `PROCTORWIRE_LOG_SAMPLE_RATE` is the share of frames that get a log line, 0 to 1.
     """
+    if environ.get("PROCTORWIRE_JWKS"):
+        raise ConfigError(
+            "PROCTORWIRE_JWKS: the functions check tokens of a secret only (HS256), public keys are the cluster's; unset it, and "
+            "have the LMS sign with PROCTORWIRE_TOKEN_SECRET"
+        )
     region = _needed(environ, "AWS_REGION")
     everywhere = environ.get("AWS_ENDPOINT_URL", "")
     policy = environ.get("PROCTORWIRE_POLICY")

@@ -80,6 +80,14 @@ def test_secrets_and_public_keys_live_side_by_side():
         verify(signed("ES256", "another"), keys, T0)
 
 
+@pytest.mark.parametrize("algorithm", PRIVATE)
+def test_a_service_without_public_keys_says_what_it_can_check(algorithm):
+    """On Lambda there are none, and an LMS that signs for a cluster has to know."""
+    with pytest.raises(TokenRejected, match=rf"signed with {algorithm}; .*HS256") as refused:
+        verify(signed(algorithm, f"k-{algorithm}"), {"": "s" * 32}, T0)
+    assert refused.value.status == 401
+
+
 def test_keys_that_we_do_not_take_are_left_out():
     weak = rsa.generate_private_key(65537, 1024).public_key()
     listed = [

@@ -174,6 +174,7 @@ def test_a_key_can_come_from_a_parameter(monkeypatch: pytest.MonkeyPatch) -> Non
         ("PROCTORWIRE_SWEEP_SECONDS", "0", "PROCTORWIRE_SWEEP_SECONDS: 0 is not between 1 and 60"),
         ("PROCTORWIRE_LOG_SAMPLE_RATE", "1.5", "PROCTORWIRE_LOG_SAMPLE_RATE: 1.5 is not between 0 and 1"),
         ("PROCTORWIRE_LOG_SAMPLE_RATE", "nan", "PROCTORWIRE_LOG_SAMPLE_RATE: nan is not between 0 and 1"),
+        ("PROCTORWIRE_JWKS", "https://lms/jwks", "PROCTORWIRE_JWKS: .*HS256.*; unset it"),
         ("PROCTORWIRE_POLICY", '{"report_seconds": -1}', "PROCTORWIRE_POLICY: .*report_seconds"),
     ],
 )
