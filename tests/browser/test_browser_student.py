@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser_pages import Site, cut, hide, mend, no_violations, open_exam, open_page
@@ -107,16 +108,38 @@ async def test_a_student_in_one_page_is_seen_in_the_dashboard_in_another(place: 
         assert not opened.complaints
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_the_exam_page_passes_axe(cluster_site: Site, secret: str, browser: Browser, scheme: str) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "locale", "start", "connected", "submit", "done"),
+    [
+        ("light", "en-US", "start the exam", "Connected", "Hand in", "Handed in. Thank you."),
+        ("dark", "id-ID", "mulai ujian", "Tersambung", "Kumpulkan", "Sudah dikumpulkan. Terima kasih."),
+    ],
+    ids=["light, English", "dark, Indonesian"],
+)
+async def test_the_exam_page_passes_axe_in_both_languages(
+    cluster_site: Site,
+    secret: str,
+    browser: Browser,
+    scheme: Any,
+    locale: str,
+    start: str,
+    connected: str,
+    submit: str,
+    done: str,
+) -> None:
     token = student_token(secret, "north", "axe", f"s-{scheme}", "a1")
-    student = await open_page(browser, cluster_site.link("exam", token), color_scheme=scheme)
+    student = await open_page(browser, cluster_site.link("exam", token), color_scheme=scheme, locale=locale)
     await no_violations(student.page, "before")
-    await student.page.get_by_role("button", name="start the exam").click()
-    await student.page.get_by_text("Connected").wait_for()
+    assert await student.page.evaluate("Object.keys(WORDS.en).filter(key => !(key in WORDS.id))") == []
+    await student.page.get_by_role("button", name=start).click()
+    await student.page.get_by_text(connected).wait_for()
     await no_violations(student.page, "during")
-    await student.page.get_by_role("button", name="Hand in").click()
+    await student.page.get_by_role("button", name=submit).click()
+    await expect(student.page.get_by_role("heading", name=done)).to_be_focused()
     await no_violations(student.page, "after")
+    await student.page.locator("#language").select_option("en")
+    await expect(student.page.get_by_role("heading", name="Handed in")).to_be_visible()
+    assert not student.complaints
 
 
 async def test_what_happens_while_the_line_is_down_is_told_when_it_is_back(place: Place, browser: Browser) -> None:

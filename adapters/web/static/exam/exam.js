@@ -1,22 +1,10 @@
-// The demo exam: what a school's own exam page does to be monitored, and how it tells the student.
+// The demo exam: what a school's own exam page does to be monitored, and how it tells the student (`words.js` has the words).
 //
 // The page owns the exam (questions, answers, the clock); the student script only hears about it through `update` and `submit`.
 // The token comes in the fragment, as `#token=...&url=wss://...`; a real exam page has its LMS put both into the page.
 "use strict";
 
 const MINUTES = 30;
-const QUESTIONS = [
-  ["Which island of Indonesia has the most inhabitants?", ["Sumatra", "Java", "Borneo", "Sulawesi"], 1],
-  ["Which is the highest mountain of Indonesia?", ["Kerinci", "Rinjani", "Puncak Jaya", "Semeru"], 2],
-  ["How many time zones does Indonesia have?", ["One", "Two", "Three", "Four"], 2],
-  ["Which strait lies between Java and Sumatra?", ["Sunda", "Makassar", "Lombok", "Malacca"], 0],
-  ["Which is the largest lake of Indonesia?", ["Poso", "Toba", "Singkarak", "Tempe"], 1],
-  ["On which island is the city of Makassar?", ["Sulawesi", "Timor", "Flores", "Java"], 0],
-  ["Which city is being built as the new capital?", ["Bandung", "Nusantara", "Surabaya", "Medan"], 1],
-  ["Which line crosses the archipelago?", ["The Tropic of Cancer", "The Equator", "The Arctic Circle", "The date line"], 1],
-  ["Which animal lives in the wild only on a few Indonesian islands?", ["Tiger", "Komodo dragon", "Elephant", "Crocodile"], 1],
-  ["Which volcano's eruption in 1883 was heard thousands of kilometres away?", ["Krakatau", "Merapi", "Agung", "Bromo"], 0],
-];
 
 const $ = id => document.getElementById(id);
 const parameters = new URLSearchParams(location.hash.slice(1));
@@ -28,8 +16,11 @@ const token = sessionStorage.getItem("exam:token");
 const url = sessionStorage.getItem("exam:url") ?? `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`;
 const kept = `exam:${token?.split(".")[1] ?? ""}`;
 const exam = JSON.parse(sessionStorage.getItem(kept)) ?? { answers: {}, at: 0, started: 0, end: 0, over: "" };
+const records = []; // what this page has told of the student
 let monitor = null;
 let handIsUp = false;
+let connection = null;
+let lastWords = "";
 
 function keep() {
   sessionStorage.setItem(kept, JSON.stringify(exam));
@@ -40,7 +31,7 @@ function fields() {
   return {
     question_number_current: exam.at + 1,
     question_answered: Object.keys(exam.answers).length,
-    question_total: QUESTIONS.length,
+    question_total: QUESTIONS[language].length,
     time_start: exam.started,
     time_end: exam.end,
   };
@@ -56,7 +47,7 @@ function begin() {
   if (!exam.started) {
     exam.started = Date.now();
     exam.end = exam.started + MINUTES * 60_000;
-    record("started the exam");
+    record("started");
   }
   keep();
   monitor = window.Proctorwire.start({
@@ -70,23 +61,19 @@ function begin() {
   draw();
 }
 
-const LINK = {
-  connecting: "Connecting",
-  live: "Connected",
-  waiting: "No connection: keep working, your answers stay on this device",
-  stopped: "Monitoring has ended",
-};
-const REASONS = {
-  token_expired: "Your link has expired. Ask your proctor for a new one; your answers are still here.",
-  closed_4009: "The exam was opened in too many windows, and this one was closed.",
-  attempt_over: "A newer attempt has begun elsewhere.",
-};
+const REASONS = new Set(["token_expired", "closed_4009", "attempt_over"]);
+
+function showLink() {
+  if (!connection) return;
+  const link = $("link");
+  link.dataset.link = connection.connection;
+  const text = t(REASONS.has(connection.reason) ? connection.reason : connection.connection);
+  if (link.textContent !== text) link.textContent = text;
+}
 
 function showState(state) {
-  const link = $("link");
-  link.dataset.link = state.connection;
-  const text = REASONS[state.reason] ?? LINK[state.connection];
-  if (link.textContent !== text) link.textContent = text;
+  connection = { ...state };
+  showLink();
   const paused = state.lifecycle === "paused";
   if ($("paused").hidden === paused) {
     $("paused").hidden = !paused;
@@ -100,8 +87,7 @@ function showState(state) {
 function obey({ command, text, extra_minutes, confirm }) {
   if (command === "message") say(text, false);
   else if (command === "warn") {
-    record(`got a warning: ${text}`);
-    $("notice-title").textContent = "A message from your proctor";
+    record("warned", text);
     $("notice-text").textContent = text;
     $("notice-ok").onclick = () => {
       $("notice").close();
@@ -110,12 +96,12 @@ function obey({ command, text, extra_minutes, confirm }) {
     $("notice").showModal();
   } else if (command === "update") {
     exam.end += extra_minutes * 60_000;
-    say(`You have ${extra_minutes} more minutes.`, false);
+    say(t("more_minutes", { n: extra_minutes }), false);
     changed();
   } else if (command === "terminate") {
-    if (text) $("after-text").textContent = text;
+    lastWords = text;
     finish("terminated");
-  } else record({ pause: "was paused by a proctor", resume: "was resumed by a proctor" }[command] ?? command);
+  } else record({ pause: "paused", resume: "resumed" }[command] ?? "other", command);
 }
 
 function say(text, mine) {
@@ -125,17 +111,24 @@ function say(text, mine) {
   $("talk").append(line);
 }
 
-function record(text) {
-  const line = document.createElement("li");
-  const time = document.createElement("time");
-  time.textContent = new Date().toLocaleTimeString();
-  line.append(time, text);
-  $("record").prepend(line);
+function record(what, text = "") {
+  records.unshift([new Date(), what, text]);
+  drawRecord();
+}
+
+function drawRecord() {
+  $("record").replaceChildren(...records.map(([at, what, text]) => {
+    const line = document.createElement("li");
+    const time = document.createElement("time");
+    time.textContent = at.toLocaleTimeString(language);
+    line.append(time, t(`record_${what}`, { text }));
+    return line;
+  }));
 }
 
 function score() {
-  const right = QUESTIONS.filter(([, , answer], n) => exam.answers[n] === answer).length;
-  return Math.round((100 * right) / QUESTIONS.length);
+  const right = QUESTIONS[language].filter(([, , answer], n) => exam.answers[n] === answer).length;
+  return Math.round((100 * right) / QUESTIONS[language].length);
 }
 
 function finish(how) {
@@ -155,13 +148,15 @@ function draw() {
   $("after").hidden = !exam.over || !monitor;
   $("left-box").hidden = !running;
   if (exam.over && monitor) {
-    $("after-title").textContent = exam.over === "submitted" ? "Handed in. Thank you." : "Your attempt was ended";
-    $("after-text").textContent ||= exam.over === "submitted" ? "You can close this page." : "A proctor has ended it. Please speak to them.";
+    const how = exam.over === "submitted" ? "done" : "ended";
+    $("after-title").textContent = t(how);
+    $("after-text").textContent = lastWords || t(`${how}_text`);
   }
   if (!running) return;
   tick();
-  const [question, choices] = QUESTIONS[exam.at];
-  $("step").textContent = `Question ${exam.at + 1} of ${QUESTIONS.length}`;
+  const questions = QUESTIONS[language];
+  const [question, choices] = questions[exam.at];
+  $("step").textContent = t("step", { n: exam.at + 1, of: questions.length });
   $("question-title").textContent = question;
   $("choices").replaceChildren(
     ...choices.map((text, n) => {
@@ -180,18 +175,18 @@ function draw() {
     }),
   );
   $("previous").disabled = exam.at === 0;
-  $("next").disabled = exam.at === QUESTIONS.length - 1;
+  $("next").disabled = exam.at === questions.length - 1;
   drawMap();
 }
 
 function drawMap() {
   $("map").replaceChildren(
-    ...QUESTIONS.map((_, n) => {
+    ...QUESTIONS[language].map((_, n) => {
       const item = document.createElement("li");
       const button = Object.assign(document.createElement("button"), { type: "button", textContent: n + 1 });
       const answered = exam.answers[n] !== undefined;
       button.toggleAttribute("data-answered", answered);
-      button.setAttribute("aria-label", `Question ${n + 1}, ${answered ? "answered" : "not answered"}`);
+      button.setAttribute("aria-label", t(answered ? "question_answered" : "question_open", { n: n + 1 }));
       if (n === exam.at) button.setAttribute("aria-current", "step");
       button.onclick = () => go(n);
       item.append(button);
@@ -200,8 +195,13 @@ function drawMap() {
   );
 }
 
+function drawHand() {
+  $("hand").setAttribute("aria-pressed", handIsUp);
+  $("hand").textContent = t(handIsUp ? "lower" : "raise");
+}
+
 function go(to) {
-  exam.at = Math.max(0, Math.min(QUESTIONS.length - 1, to));
+  exam.at = Math.max(0, Math.min(QUESTIONS[language].length - 1, to));
   changed();
   $("question-title").focus();
 }
@@ -218,14 +218,13 @@ $("start").onclick = begin;
 $("previous").onclick = () => go(exam.at - 1);
 $("next").onclick = () => go(exam.at + 1);
 $("submit").onclick = () => {
-  record("handed in");
+  record("submitted");
   finish("submitted");
 };
 $("hand").onclick = () => {
   handIsUp = !handIsUp;
-  $("hand").setAttribute("aria-pressed", handIsUp);
-  $("hand").textContent = handIsUp ? "Your hand is up: take it down" : "Raise your hand";
-  record(handIsUp ? "raised a hand" : "took the hand down");
+  drawHand();
+  record(handIsUp ? "raised" : "lowered");
   if (handIsUp) monitor.raiseHand("");
   else monitor.lowerHand();
 };
@@ -238,13 +237,28 @@ $("say").onsubmit = event => {
   monitor.say(words);
 };
 document.addEventListener("visibilitychange", () => {
-  if (monitor && !exam.over) record(document.hidden ? "left this page" : "came back to this page");
+  if (monitor && !exam.over) record(document.hidden ? "left" : "back");
 });
 setInterval(tick, 500);
 
 if (matchMedia("(prefers-color-scheme: dark)").matches) document.documentElement.dataset.theme = "dark";
+$("language").onchange = () => {
+  localStorage.setItem("exam:language", $("language").value);
+  useLanguage($("language").value);
+};
+
+function useLanguage(chosen) {
+  speak(chosen);
+  $("language").value = language;
+  $("problem").textContent = token ? "" : t("no_token");
+  showLink();
+  drawHand();
+  drawRecord();
+  draw();
+}
+
+useLanguage(localStorage.getItem("exam:language") ?? navigator.language.slice(0, 2));
 if (!token) {
   $("start").disabled = true;
   $("problem").hidden = false;
-  $("problem").textContent = "This link has no token. Open the link that your school gave you.";
 } else if (exam.started) begin();
