@@ -9,11 +9,12 @@ A *participant* is one student in one exam, one immutable record. A shell (there
     perform the other effects, in their order; the ack is last
 
 Frames become events in `routing.route`; `decide` and `decide_exam` turn events into decisions. Nothing here reads a clock, opens
-a socket or imports an adapter. Read on in `participant`, `events`, `effects`, `decide`; the rules of the single axes are in
-`lifecycle`, `presence`, `attention` and `incidents`, the wire in `messages`, what proctors see in `snapshot`.
+a socket or imports an adapter. Read on in `participant`, `events`, `effects`, `decide`, `decide_exam`; the rules of the single
+axes are in `lifecycle`, `presence`, `attention` and `incidents`, the wire in `messages`, what proctors see in `snapshot`.
 """
 
-from core.decide import Decision, ExamDecision, decide, decide_exam
+from core.decide import Decision, decide
+from core.decide_exam import ExamDecision, decide_exam
 from core.exam import Exam, new_exam
 from core.participant import ExamKey, Participant, ParticipantKey, new_participant
 

@@ -1,7 +1,8 @@
 """The decisions: events in, the next record, journal entries and effects out. Pure: no clock, no socket, no uuid.
 
-`decide` is about one participant, `decide_exam` about one exam. A shell loads the record, calls, saves the returned record
-and entries in one atomic step (nothing if `decision.participant is participant`), and performs the effects in their order.
+`decide` is about one participant; `decide_exam`, in its own module, about one exam. A shell loads the record, calls, saves the
+returned record and entries in one atomic step (nothing if `decision.participant is participant`), and performs the effects in
+their order.
 Calling twice with the same arguments gives the same answer, so a shell may decide again after a lost race.
 
 Each handler below changes the record for one kind of event; `_settle` then does what every change needs: the label and its
@@ -27,10 +28,6 @@ from core.events import (
     CommandIssued,
     ConnectionLost,
     DeadlineReached,
-    ExamClosed,
-    ExamCommandIssued,
-    ExamEvent,
-    ExamOpened,
     HeartbeatReceived,
     OwnerLost,
     ParticipantEvent,
@@ -39,7 +36,6 @@ from core.events import (
     RosterChanged,
     StatusReported,
     StudentMessaged,
-    SweepCounted,
 )
 from core.exam import Exam
 from core.journal import Entry, EntryKind
@@ -52,7 +48,6 @@ _copied = methodcaller("__copy__")  # what `copy.copy` ends at; it takes twice a
 _MAX_DONE = 12
 _MAX_PENDING = 16
 _MAX_PAST_ATTEMPTS = 3
-_MAX_STANDING = 16
 SESSION_MAX_AGE_SECONDS = 7_200.0
 """Told to pages in `joined`: API Gateway cuts a connection after two hours (its quotas page), so they renew before."""
 
@@ -63,14 +58,6 @@ class Decision(Struct, frozen=True, gc=False):
     participant: Participant
     entries: tuple[Entry, ...] = ()
     effects: tuple[effects.ParticipantEffect, ...] = ()
-
-
-class ExamDecision(Struct, frozen=True):
-    """What follows from an event on an exam."""
-
-    exam: Exam
-    entries: tuple[Entry, ...] = ()
-    effects: tuple[effects.ExamEffect, ...] = ()
 
 
 class _Draft:
@@ -545,7 +532,7 @@ def _command(draft: _Draft, event: CommandIssued) -> None:
     if event.command == "acknowledge":
         _flag(draft, "hand_raised", False)
         _flag(draft, "flagged", False)
-    draft.note("command", event.command, after="accepted", text=_words_of(event), **_given(event))
+    draft.note("command", event.command, after="accepted", text=event.words, **_given(event))
     if event.command in ("flag", "acknowledge"):
         _command_status(draft, event.command_id, "confirmed")  # the student's page has no part in these
         return
@@ -586,10 +573,6 @@ def _refusal(draft: _Draft, event: CommandIssued) -> str:
 def _given(event: CommandIssued) -> dict[str, Any]:
     """Which command, by whom and to whom, as journal lines say it."""
     return {"reference": event.command_id, "actor": event.issued_by, "to_everyone": event.to_everyone}
-
-
-def _words_of(event: CommandIssued) -> str:
-    return " ".join(part for part in (event.reason_code, event.text) if part)
 
 
 def _resend_commands(draft: _Draft, connection: str) -> None:
@@ -814,92 +797,3 @@ _HANDLERS: dict[type, Callable[[_Draft, Any], None]] = {
     CommandIssued: _command_issued,
     RosterChanged: _roster_changed,
 }
-
-
-# --- the exam -------------------------------------------------------------------------------------------------------------
-
-
-def decide_exam(exam: Exam, event: ExamEvent, now: float) -> ExamDecision:
-    """What follows from this event for the exam as a whole."""
-    version = max(exam.version + 1, int(now * 1000))
-    match event:
-        case ExamOpened():
-            return _opened(exam, event, now, version)
-        case ExamClosed():
-            return _closed(exam, event, event.by, version)
-        case ExamCommandIssued():
-            return _exam_command(exam, event, now, version)
-        case SweepCounted():
-            return _swept(exam, event, now, version)
-        case _:
-            assert_never(event)
-
-
-def _opened(exam: Exam, event: ExamOpened, now: float, version: int) -> ExamDecision:
-    """Open, or, if it is open, only the rules change. Opened again, it has an hour even if its last end is long past."""
-    policy = event.policy or exam.policy
-    if exam.state != "closed":
-        if policy == exam.policy:
-            return ExamDecision(exam)
-        after = replace(exam, policy=policy, version=version)
-        return ExamDecision(after, _exam_entry(after, event, "policy", event.by))
-    after = replace(exam, state="open", policy=policy, opened_at=now, last_sweep_at=None, version=version)
-    return ExamDecision(after, _exam_entry(after, event, "opened", event.by), (_sweep(exam, "start"),))
-
-
-def _closed(exam: Exam, event: ExamEvent, by: str, version: int) -> ExamDecision:
-    if exam.state == "closed":
-        return ExamDecision(exam)
-    after = replace(exam, state="closed", standing=(), version=version)
-    return ExamDecision(after, _exam_entry(after, event, "closed", by), (_sweep(exam, "stop"),))
-
-
-def _exam_command(exam: Exam, event: ExamCommandIssued, now: float, version: int) -> ExamDecision:
-    """A command to everyone: it stands for who joins later, and goes to each who is there."""
-    command = event.command
-    everyone = effects.CommandEveryone(exam.key, command)
-    if any(standing.command_id == command.command_id for standing in exam.standing):
-        return ExamDecision(exam, effects=(everyone,))  # a resend: who had it already ignores it
-    standing = tuple(c for c in exam.standing if c.expires_at > now)
-    state = exam.state
-    if state != "closed" and command.command in ("pause", "resume"):
-        state = "paused" if command.command == "pause" else "open"
-    after = replace(exam, standing=(*standing, command)[-_MAX_STANDING:], state=state, version=version)
-    (entry,) = _exam_entry(after, event, command.command, command.issued_by)
-    entry = replace(entry, reference=command.command_id, text=_words_of(command), to_everyone=True)
-    return ExamDecision(after, (entry,), (everyone,))
-
-
-def _swept(exam: Exam, event: SweepCounted, now: float, version: int) -> ExamDecision:
-    """The periodic look: incidents begin and end, and an exam that is long over closes."""
-    if exam.state == "closed":
-        return ExamDecision(exam)
-    after = replace(incidents.swept(exam, event, now), version=version)
-    end = after.last_time_end
-    if end is not None and now >= max(end, after.opened_at) + exam.policy.closes_after_seconds:
-        return _closed(after, event, "an hour after its end", version)
-    changed = tuple(i for i in after.incidents if i not in exam.incidents)
-    entries = tuple(
-        Entry(
-            *exam.key,
-            "",
-            version,
-            n,
-            event.received_at,
-            "incident",
-            incident.kind,
-            after="open" if incident.ended_at is None else "ended",
-            text=f"{incident.count} participants",
-        )
-        for n, incident in enumerate(changed)
-    )
-    published = (effects.PublishIncidents(exam.key, changed),) if changed else ()
-    return ExamDecision(after, entries, published)
-
-
-def _exam_entry(exam: Exam, event: ExamEvent, cause: str, actor: str) -> tuple[Entry, ...]:
-    return (Entry(*exam.key, "", exam.version, 0, event.received_at, "exam", cause, after=exam.state, actor=actor),)
-
-
-def _sweep(exam: Exam, action: Any) -> effects.ScheduleSweep:
-    return effects.ScheduleSweep(exam.key, action)

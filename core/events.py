@@ -101,6 +101,11 @@ class CommandIssued(_Event, frozen=True, kw_only=True):
     only_group: str = ""
     to_everyone: bool = False
 
+    @property
+    def words(self) -> str:
+        """The reason and the text, as journal lines say them."""
+        return " ".join(part for part in (self.reason_code, self.text) if part)
+
 
 class RosterChanged(_Event, frozen=True, kw_only=True):
     """The school gave a student who has joined another name or group (empty: as it is known), which outranks tokens from now on."""

@@ -23,7 +23,8 @@ from msgspec.structs import replace
 from adapters.ec2_cluster.broker import Broker, Claimed, Save, Waiting
 from adapters.ec2_cluster.redis_client import RedisError
 from core import effects, messages
-from core.decide import decide, decide_exam
+from core.decide import decide
+from core.decide_exam import decide_exam
 from core.effects import Ack, Close, Forward, PublishCommandStatus, PublishMessage, PublishView, Send, SetDeadline
 from core.events import (
     CommandIssued,
@@ -239,7 +240,8 @@ class Shell:
                 continue
             try:
                 claimed = await self._broker.claim(key, self.worker)
-                if claimed.record is None or claimed.record.home != HERE:
+                was_here = claimed.record is not None and claimed.record.home == HERE
+                if not was_here:
                     claimed = await self._at_home(key, claimed, ask=home)
                 exam = claimed.exam or await self._open_exam(key.exam)
                 orphaned = (
@@ -252,6 +254,8 @@ class Shell:
                 await self._pause()
         self.learn(exam)
         self._own(key, claimed, orphaned)
+        if not was_here and claimed.record is not None and claimed.record.home == HERE:
+            self._save_again(self._owned[key])  # it came from the other side: kept and shown here, whatever its page says
 
     async def _at_home(self, key: ParticipantKey, claimed: Claimed, *, ask: bool) -> Claimed:
         """What was claimed, with the record whose home is here now; else with one whose events go to the other side."""
@@ -535,12 +539,16 @@ class Shell:
 
     def rewrite(self) -> None:
         """Save everything that is owned again."""
-        for key, owned in self._owned.items():
-            owned.publish = True
-            owned.deadline_kept, owned.inbox_emptied = False, 0
-            self._dirty[key] = owned
-        if self._dirty:
+        for owned in self._owned.values():
+            self._save_again(owned)
+
+    def _save_again(self, owned: _Owned) -> None:
+        """Save and publish it, changed or not."""
+        owned.publish = True
+        owned.deadline_kept, owned.inbox_emptied = False, 0
+        if not self._dirty:
             self._wake()
+        self._dirty[owned.key] = owned
 
     # --- what others ask ---
 

@@ -46,7 +46,7 @@ from adapters.web.settings import (
 )
 from core import events, journal, participant
 from core import exam as exam_record
-from core.decide import decide_exam
+from core.decide_exam import decide_exam
 from core.effects import ScheduleSweep
 from core.events import CommandIssued, RosterChanged
 from core.exam import Exam, new_exam

@@ -29,7 +29,8 @@ from adapters.lambda_apigw.ports import (
     Views,
 )
 from core import effects, events, messages, routing
-from core.decide import decide, decide_exam
+from core.decide import decide
+from core.decide_exam import decide_exam
 from core.errors import CloseCode, LocalError, Malformed, RemoteError, TokenRejected
 from core.exam import Exam, new_exam
 from core.identity import Principal

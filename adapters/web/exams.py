@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from adapters.web.ports import Ports, Unavailable
 from core import effects
-from core.decide import decide_exam
+from core.decide_exam import decide_exam
 from core.events import ExamClosed, ExamOpened
 from core.exam import Exam, new_exam
 from core.participant import ExamKey
