@@ -17,6 +17,7 @@ from aws_lambda_powertools import Logger
 
 from adapters.lambda_apigw import config
 from adapters.lambda_apigw.claims import context_of
+from adapters.lambda_apigw.rights import TOKEN_KEYS, may
 from adapters.lambda_apigw.tokens import keys
 from core.errors import TokenRejected
 from core.identity import token_of, verify
@@ -36,6 +37,7 @@ def _settings() -> config.Settings:
     return config.from_environment()
 
 
+@may(TOKEN_KEYS)
 def on_authorize(event: dict[str, Any], context: object) -> dict[str, Any]:
     """Allow the connection, with the claims as its context, or refuse it."""
     query = event.get("queryStringParameters") or {}

@@ -23,6 +23,7 @@ from adapters.lambda_apigw.flood import REVOKED_SECONDS, FloodGuard
 from adapters.lambda_apigw.gateway import ApiGatewayConnections
 from adapters.lambda_apigw.moves import DynamoMoves
 from adapters.lambda_apigw.queue import SqsQueue, read_command, read_sweep, read_views
+from adapters.lambda_apigw.rights import CONNECTIONS, DECIDES, TOKEN_KEYS, Right, may, queues, takes_from
 from adapters.lambda_apigw.shell import Shell
 from adapters.lambda_apigw.store import DynamoStore
 from adapters.lambda_apigw.subscriptions import DynamoSubscriptions
@@ -139,6 +140,7 @@ def application() -> Application:
     return Application(config.from_environment(), config.function_name())
 
 
+@may(Right("RemembersTheConnection", ("dynamodb:Query", "dynamodb:UpdateItem"), ("StateTable",)))
 def on_connect(event: Event, context: Any) -> Event:
     """`$connect`: the authorizer has admitted the client; remember who it is."""
     app, request = application(), event["requestContext"]
@@ -154,6 +156,7 @@ def on_connect(event: Event, context: Any) -> Event:
     return _OK
 
 
+@may(*DECIDES, TOKEN_KEYS, queues("SweepQueue", "CommandQueue", "ViewsQueue"))
 def on_message(event: Event, context: Any) -> Event:
     """A client's frame, on any route: the routes are there for metrics and throttles, and differ in nothing else."""
     app, request = application(), event["requestContext"]
@@ -171,6 +174,7 @@ def on_message(event: Event, context: Any) -> Event:
     return _OK
 
 
+@may(*DECIDES, queues("SweepQueue", "ViewsQueue"))
 def on_disconnect(event: Event, context: Any) -> Event:
     """`$disconnect`, which may come late or never."""
     app, request = application(), event["requestContext"]
@@ -181,18 +185,25 @@ def on_disconnect(event: Event, context: Any) -> Event:
     return _OK
 
 
+@may(*DECIDES, queues("SweepQueue"), takes_from("SweepQueue"))
 def on_sweep(event: Event, context: Any) -> Event:
     """Messages of the sweep queue. One that failed may come again: its ticket is used, so it ends there."""
     app = application()
     return _each_record(event, context, lambda body: app.sweep.sweep(read_sweep(body)))
 
 
+@may(*DECIDES, queues("SweepQueue", "CommandQueue", "ViewsQueue"), takes_from("CommandQueue"))
 def on_command(event: Event, context: Any) -> Event:
     """Messages of the command queue: parts of commands to many. One that failed comes again."""
     app = application()
     return _each_record(event, context, lambda body: app.shell.carry_out(read_command(body)))
 
 
+@may(
+    takes_from("ViewsQueue"),
+    Right("WhoWatchesAndWhoIsGone", ("dynamodb:Query", "dynamodb:DeleteItem"), ("StateTable",)),
+    CONNECTIONS._replace(on=("POST",)),
+)
 def on_views(event: Event, context: Any) -> Event:
     """A batch of the queue of views, collected for a second: published together. If it fails, all of it comes again."""
     app = application()
@@ -201,6 +212,10 @@ def on_views(event: Event, context: Any) -> Event:
     return {"batchItemFailures": []}
 
 
+@may(
+    Right("FindsLostSweeps", ("dynamodb:Query", "dynamodb:UpdateItem"), ("StateTable",)),
+    queues("SweepQueue"),
+)
 def on_minute(event: Event, context: Any) -> None:
     """The rule of each minute: start lost chains of sweeps again."""
     app = application()

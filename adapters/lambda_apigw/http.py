@@ -21,6 +21,7 @@ from adapters.lambda_apigw.config import ConfigError, Settings
 from adapters.lambda_apigw.handler import Application, application
 from adapters.lambda_apigw.history import History
 from adapters.lambda_apigw.ports import SweepTicket
+from adapters.lambda_apigw.rights import DECIDES, Right, may, queues
 from adapters.lambda_apigw.shell import HERE, Outbox
 from adapters.lambda_apigw.tokens import keys, school_keys
 from adapters.web import problems
@@ -253,6 +254,13 @@ def _app(_keys: tuple[object, ...]) -> Flask:
     return create_app(ports, web_settings(app.settings))
 
 
+@may(
+    *DECIDES,
+    Right("JournalIsRead", ("dynamodb:Query",), ("JournalTable",)),
+    Right("ExamsAreDeleted", ("dynamodb:BatchWriteItem",), ("StateTable", "JournalTable")),
+    Right("Keys", ("secretsmanager:GetSecretValue",), ("TokenSecretArn", "SchoolKeysSecretArn")),
+    queues("SweepQueue", "CommandQueue", "ViewsQueue"),
+)
 def on_request(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """A request from an HTTP API."""
     app = application()

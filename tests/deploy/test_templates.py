@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.lambda_apigw import resources
+from adapters.lambda_apigw import resources, rights
 from core.messages import CLIENT_ACTIONS
 from deploy import templates
 from deploy.settings import DEFAULT_INSTANCE_TYPE, processor_of, shared_outputs
@@ -267,36 +267,44 @@ def test_each_function_has_a_role_of_its_own_that_only_lambda_takes():
         ]
 
 
-def test_who_may_do_what():
-    """In full, so that a right that is added here was meant."""
-    decide = {
-        action for name, each in statements(LAMBDA) if name == "DecidePolicy" for action in listed(each["Action"])
-    }
-    allowed = {}
-    for name in templates.of_type(LAMBDA, "AWS::Lambda::Function"):
-        role = name.replace("Function", "Role")
-        own = {action for where, each in statements(LAMBDA) if where == role for action in listed(each["Action"])}
-        own -= {"logs:CreateLogStream", "logs:PutLogEvents", "sts:AssumeRole"}
-        if {"Ref": "DecidePolicy"} in properties(LAMBDA, role)["ManagedPolicyArns"]:
-            own = own - decide | {"decide"}
-        allowed[name.removesuffix("Function")] = own
-    receive = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
-    keys = {"secretsmanager:GetSecretValue"}
-    assert allowed == {
-        "Authorizer": keys,
-        "Connect": {"dynamodb:Query", "dynamodb:UpdateItem"},
-        "Disconnect": {"decide"},
-        "Message": {"decide"} | keys,
-        "Sweep": {"decide"} | receive,
-        "Command": {"decide"} | receive,
-        "Views": {"dynamodb:Query", "dynamodb:DeleteItem", "execute-api:ManageConnections"} | receive,
-        "Minute": {"dynamodb:Query", "dynamodb:UpdateItem", "sqs:SendMessage"},
-        "Http": {"decide"} | keys,
-    }
-    assert decide == {
-        *("dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"),
-        *("execute-api:ManageConnections", "sqs:SendMessage"),
-    }
+_ARN = "arn:${AWS::Partition}:%s:${AWS::Region}:${AWS::AccountId}:"
+ARNS = {
+    **{name: {"Fn::Sub": (_ARN % "dynamodb") + f"table/${{{name}}}"} for name in ("StateTable", "JournalTable")},
+    **{name: {"Fn::GetAtt": [name, "Arn"]} for name in ("SweepQueue", "CommandQueue", "ViewsQueue")},
+    **{name: {"Ref": name} for name in ("TokenSecretArn", "SchoolKeysSecretArn")},
+    **{
+        method: {"Fn::Sub": (_ARN % "execute-api") + f"${{SocketApi}}/${{Stage}}/{method}/@connections/*"}
+        for method in ("POST", "DELETE")
+    },
+}
+"""What the names of resources in `rights` are in the template."""
+
+
+def test_each_function_may_do_what_is_declared_beside_its_handler_and_nothing_else():
+    """In full, so that a right that is added to one was meant, and is in the other."""
+    decides = properties(LAMBDA, "DecidePolicy")["PolicyDocument"]["Statement"]
+    for name, function in templates.of_type(LAMBDA, "AWS::Lambda::Function").items():
+        module, _, handler = function["Properties"]["Handler"].rpartition(".")
+        importlib.import_module(module)
+        wanted = {
+            right.sid: ("Allow", sorted(right.actions), [ARNS[one] for one in right.on])
+            for right in rights.DECLARED[f"{module}.{handler}"]
+        }
+        log = {"Fn::GetAtt": [name.replace("Function", "Log"), "Arn"]}
+        wanted["ItsLog"] = ("Allow", ["logs:CreateLogStream", "logs:PutLogEvents"], [log])
+        role = properties(LAMBDA, name.replace("Function", "Role"))
+        [own] = role["Policies"]
+        managed = decides if {"Ref": "DecidePolicy"} in role["ManagedPolicyArns"] else []
+        allowed = [*own["PolicyDocument"]["Statement"], *managed]
+        found = {
+            each["Sid"]: (each["Effect"], sorted(listed(each["Action"])), listed(each["Resource"])) for each in allowed
+        }
+        assert found == wanted, name
+        assert len(found) == len(allowed), f"a Sid of {name} stands twice"
+        assert [arn for arn in role["ManagedPolicyArns"] if "Fn::If" not in arn] == [{"Ref": "DecidePolicy"}] * bool(
+            managed
+        )
+        assert set().union(*allowed) == {"Sid", "Effect", "Action", "Resource"}, name
 
 
 def test_tracing_is_off_unless_asked_for_and_only_then_allowed():

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import permissions
 import pytest
 from lambda_aws import MiniStackProcess, MotoClient, Tables
 
@@ -13,6 +14,13 @@ from adapters.lambda_apigw import resources
 from adapters.lambda_apigw.aws_http import Credentials, DynamoDb, Session
 
 _numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def least_privilege() -> Iterator[None]:
+    """A handler that does more than is declared beside it fails its test."""
+    with permissions.enforced():
+        yield
 
 
 @pytest.fixture(scope="session")

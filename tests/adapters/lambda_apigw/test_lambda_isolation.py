@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from types import SimpleNamespace
 from typing import Any
 
+import permissions
 import pytest
 from lambda_aws import Tables
 from lambda_fakes import T0, World
 
+from adapters.lambda_apigw import handler, rights
+from adapters.lambda_apigw.aws_http import Credentials, DynamoDb, Session
 from adapters.lambda_apigw.store import DynamoStore
 from adapters.lambda_apigw.subscriptions import DynamoSubscriptions
 from core import messages
@@ -148,3 +153,15 @@ def test_a_revocation_is_of_a_bearer_or_of_an_exam_and_no_more(wire: Tables) -> 
     assert refused("proctor", "pat", "maths")
     assert not refused("proctor", "pat", "maths", "art")
     assert not refused("proctor", "gone", "maths")
+
+
+def test_a_request_that_is_not_declared_beside_its_handler_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no test of this folder passes with one."""
+    monkeypatch.setitem(rights.DECLARED, "adapters.lambda_apigw.handler.on_minute", ())
+    with Session(Credentials("a", "b"), "eu-west-1") as session:
+        store = DynamoStore(DynamoDb(session.client("dynamodb", "http://127.0.0.1:9")), "state", "journal", time.time)
+        sweep = SimpleNamespace(restart_lost=lambda: list(store.late_sweeps(1.0)))
+        app = SimpleNamespace(invocation=contextlib.nullcontext, sweep=sweep)
+        monkeypatch.setattr(handler, "application", lambda: app)
+        with pytest.raises(permissions.NotDeclared, match=r"on_minute does \('dynamodb:Query', 'StateTable'\)"):
+            handler.on_minute({}, None)

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+import permissions
 import pytest
 import redis
 from web_api import Api, ClusterApi, ServerlessApi, create_tables
@@ -49,7 +50,8 @@ def function(function_environment: dict[str, str], monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(name, value)
     application.cache_clear()
     http._app.cache_clear()
-    yield
+    with permissions.enforced():
+        yield
     if application.cache_info().currsize:
         application().session.close()
     application.cache_clear()
