@@ -6,7 +6,7 @@ Everything on it is modelled, and says so in every heading of a plot. Data stand
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -45,26 +45,36 @@ MAP_STUDENTS = (30, 60, 120, 250, 500, 1_000, 2_000, 4_000, 8_000, 15_000, 30_00
 FAMILIES = ("t3a.small", "t3.small", "t4g.small", "t3a.medium", "c7g.medium", "m7g.medium", "c7g.large", "c7i.large")
 
 
-def outlook_page(case: Case, found: Advice) -> str:
-    """The whole page for a case and its advice."""
+PAGE_SECTIONS = 11
+
+
+def outlook_page(case: Case, found: Advice, done: Callable[[], None] = lambda: None) -> str:
+    """The whole page for a case and its advice; `done` is called after each of its sections."""
     exam = found.exam
+
+    def sections() -> Iterator[Markup]:
+        made: tuple[Callable[[], Markup], ...] = (
+            lambda: _summary(found),
+            lambda: _exams(case, found),
+            lambda: _students(case, found),
+            lambda: _map(case),
+            lambda: _interval(case, found),
+            lambda: _choices(case),
+            lambda: _latency(case, found),
+            lambda: _limits(found),
+            lambda: _guesses(found),
+            lambda: _bills(case),
+            lambda: _method(found),
+        )
+        for section in made:
+            yield section()
+            done()
+
     return document(
         "Proctorwire: which deployment",
         "advice",
         f"prices of {found.region}, {found.price_date}",
-        (
-            _summary(found),
-            _exams(case, found),
-            _students(case, found),
-            _map(case),
-            _interval(case, found),
-            _choices(case),
-            _latency(case, found),
-            _limits(found),
-            _guesses(found),
-            _bills(case),
-            _method(found),
-        ),
+        tuple(sections()),
         f"Made by compare advise for {exam.students:,} students, {found.exams_per_month:g} sittings of {exam.hours:g} h a month.",
     )
 

@@ -7,7 +7,7 @@ its price and is named.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from compare.prices import Price, PriceTable, Tier
 ENDPOINT_REGION = "us-east-1"
 LOCATIONS = {"ap-southeast-1": "Asia Pacific (Singapore)", "us-east-1": "US East (N. Virginia)"}
 _PREFIX = r"^(?:[A-Z]+\d+-)?"  # of a region: none in Virginia, APS1- in Singapore
+_VIRGINIA = {"regionCode": "us-east-1"}
 
 
 class PricingClient(Protocol):
@@ -139,13 +140,25 @@ _QUERIES: dict[tuple[str, str], Query] = {
     ("logs", "insights-scan-gb"): Query("AmazonCloudWatch", {}, _PREFIX + "DataScanned-Bytes$"),
     ("route53", "zone-month"): Query("AmazonRoute53", {"productFamily": "DNS Zone"}, "HostedZone$"),
     ("route53", "query"): Query("AmazonRoute53", {}, "^DNS-Queries$"),
+    # the same in every region, so any will do; a key's first requests are free and left out
+    ("secretsmanager", "secret-month"): Query("AWSSecretsManager", _VIRGINIA, "AWSSecretsManager-Secret$"),
+    ("secretsmanager", "request"): Query("AWSSecretsManager", _VIRGINIA, "AWSSecretsManagerAPIRequest$"),
+    ("kms", "key-month"): Query("awskms", _VIRGINIA, "KMS-Keys$"),
+    ("kms", "request"): Query("awskms", _VIRGINIA, "KMS-Requests$"),
     ("appsync", "event-operation"): Query("AWSAppSync", {}, "EventAPI-Operation$"),
     ("appsync", "event-minute"): Query("AWSAppSync", {}, "EventAPI-ConnectionDuration$"),
 }
 
 
-def refresh(table: PriceTable, region: str, client: PricingClient, today: date) -> Refreshed:
-    """Ask for each price of the region. Errors of the client are not caught."""
+def rows_of(table: PriceTable, region: str) -> list[Price]:
+    """The rows that belong to a region: its own, and those of all regions."""
+    return [price for price in table.prices if price.region in (region, "global")]
+
+
+def refresh(
+    table: PriceTable, region: str, client: PricingClient, today: date, asked: Callable[[], None] = lambda: None
+) -> Refreshed:
+    """Ask for each price of the region; `asked` is called after each. Errors of the client are not caught."""
     rows: list[Price] = []
     changes: list[Change] = []
     kept: list[str] = []
@@ -156,6 +169,7 @@ def refresh(table: PriceTable, region: str, client: PricingClient, today: date) 
             continue
         query = query_for(price, region)
         found = None if query is None else _newest(_products(client, query), query)
+        asked()
         if found is None:
             rows.append(price)
             kept.append(f"{price.service} {price.key}")

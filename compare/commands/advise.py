@@ -21,14 +21,15 @@ from compare.commands.common import (
     clear_errors,
     format_options,
     option,
+    quiet_option,
     region_options,
     write_page,
 )
 from compare.commands.scenarios import scenario_option
 from compare.model import Exam
-from compare.outlook import outlook_page
+from compare.outlook import PAGE_SECTIONS, outlook_page
 from compare.page import money
-from compare.present import Format, Out, present
+from compare.present import Format, Out, present, progress
 from compare.prices import load_prices
 
 _EXAM = Exam(students=1)
@@ -142,7 +143,8 @@ def case_from(options: dict[str, Any]) -> Case:
     help="Also write a page with plots: cost against sittings, students and interval, and who wins where.",
 )
 @format_options
-def advise_command(lambda_concurrency: int, page: Path | None, form: Format, **options: Any) -> None:
+@quiet_option
+def advise_command(lambda_concurrency: int, page: Path | None, form: Format, quiet: bool, **options: Any) -> None:
     """Say which deployment costs less for a month of exams, by how much, and what would change the answer.
 
     Nothing is run: frames are counted from the protocol, and what a frame costs comes from measured coefficients
@@ -155,12 +157,17 @@ def advise_command(lambda_concurrency: int, page: Path | None, form: Format, **o
       compare advise --students 300 --interval 5 --proctors-per-exam 3 --servers always-on --region us-east-1
       compare advise --students 10000 --exams 40 --min-instances 2 --json
     """
+    wants_page = page is not None or form == "html"
     with clear_errors():
-        case = case_from(options)
-        found = advise(case, float(lambda_concurrency))
+        with progress("Pricing", 2.0 + PAGE_SECTIONS * wants_page, quiet=quiet) as steps:
+            case = case_from(options)
+            steps.step()
+            found = advise(case, float(lambda_concurrency))
+            steps.step()
+            made = outlook_page(case, found, steps.step) if wants_page else ""
         if page is not None:
-            write_page(page, outlook_page(case, found), "--page")
-        present(form, found, lambda out: show(found, out), title="advice", page=lambda: outlook_page(case, found))
+            write_page(page, made)
+        present(form, found, lambda out: show(found, out), title="advice", page=lambda: made)
     if page is not None:
         click.echo(f"\nPage {page}", err=form != "text")
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
 import click
 from rich.table import Table
+from rich.text import Text
 
-from compare.commands.common import clear_errors, json_option, print_json, region_options
+from compare.commands.common import clear_errors, format_options, json_option, print_json, quiet_option, region_options
 from compare.page import unit_money
-from compare.present import console
-from compare.pricelist import ENDPOINT_REGION, Refreshed, refresh
+from compare.present import Format, Out, Steps, present, progress
+from compare.pricelist import ENDPOINT_REGION, Refreshed, refresh, rows_of
 from compare.prices import Price, PriceTable, load_prices, load_table, write_table
 
 
@@ -23,8 +25,8 @@ def prices() -> None:
 @prices.command("show")
 @region_options
 @click.option("--service", metavar="NAME", help="Only this service, as it stands in the first column.")
-@json_option
-def show_command(region: str, price_file: Path | None, service: str | None, as_json: bool) -> None:
+@format_options
+def show_command(region: str, price_file: Path | None, service: str | None, form: Format) -> None:
     """Print the prices of a region, each with its unit, source and how sure it is.
 
     Quoted: read from AWS or a copy of its price list. Inferred: derived from a price nearby. Unverified: no page of AWS was found.
@@ -40,33 +42,57 @@ def show_command(region: str, price_file: Path | None, service: str | None, as_j
     if not rows:
         known = ", ".join(sorted({price.service for price in table.all()}))
         raise click.UsageError(f"--service: no prices for {service!r}; there are {known}")
-    if as_json:
-        print_json(rows)
-        return
+    rows.sort(key=lambda price: (price.service, price.key))
+
+    def show(out: Out) -> None:
+        out.print(f"Prices of {region} in USD, as of {table.as_of}; on demand, before tax.\n")
+        _show(rows, out)
+
+    present(form, rows, show, title=f"prices of {region}")
+
+
+def _show(rows: Sequence[Price], out: Out) -> None:
+    """A row for each step of a price; where it is from by a number, as many rows have the same source."""
+    sources: dict[str, int] = {}
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name, justify in (("service", "left"), ("price", "left"), ("USD", "right"), ("for", "left"), ("", "left")):
-        shown.add_column(
-            name, justify="right" if justify == "right" else "left", no_wrap=name in ("service", "price", "USD")
-        )
-    shown.add_column("source")
-    for price in sorted(rows, key=lambda price: (price.service, price.key)):
-        mark = "" if price.confidence == "quoted" else price.confidence
-        note = f"; {price.note}" if price.note else ""
-        shown.add_row(price.service, price.key, _money(price), price.unit, mark, price.source + note)
-    out = console()
-    out.print(f"Prices of {region} in USD, as of {table.as_of}; on demand, before tax.\n")
+    for name, right, no_wrap in (
+        ("service and price", False, True),
+        ("USD", True, True),
+        ("for", False, False),
+        ("", False, True),
+        ("source", True, True),
+    ):
+        shown.add_column(name, justify="right" if right else "left", no_wrap=no_wrap)
+    for price in rows:
+        words = price.source + (f"; {price.note}" if price.note else "")
+        number = sources.setdefault(words, len(sources) + 1)
+        sure = "" if price.confidence == "quoted" else price.confidence
+        for step, (usd, unit) in enumerate(_steps(price)):
+            shown.add_row(
+                *("", usd, unit, "", "") if step else (f"{price.service} {price.key}", usd, unit, sure, str(number))
+            )
     out.print(shown)
+    out.print(Text("\nSources", style="bold"))
+    for words, number in sources.items():
+        out.print(Text(f"{number:3}  {words}"))
 
 
-def _money(price: Price) -> str:
+def _steps(price: Price) -> list[tuple[str, str]]:
+    """Each price and what it is for, from the first unit on."""
     if price.price_usd is not None:
-        return unit_money(price.price_usd)
-    steps = [
-        f"{unit_money(tier.price_usd)} {'up to' if tier.up_to else 'above'}"
-        + (f" {tier.up_to:,.0f}" if tier.up_to else "")
-        for tier in price.tiers
-    ]
-    return "\n".join(steps)
+        return [(unit_money(price.price_usd), price.unit)]
+    steps: list[tuple[str, str]] = []
+    for tier in price.tiers:
+        edge = f"to {_short(tier.up_to)}" if tier.up_to else "above"
+        steps.append((unit_money(tier.price_usd), f"{price.unit}, {edge}" if not steps else edge))
+    return steps
+
+
+def _short(number: float) -> str:
+    for size, word in ((1e9, "billion"), (1e6, "million")):
+        if number >= size:
+            return f"{number / size:g} {word}"
+    return f"{number:,.0f}"
 
 
 @prices.command("refresh")
@@ -80,7 +106,8 @@ def _money(price: Price) -> str:
     help="Where to write the new table; give it to other commands with --prices.",
 )
 @json_option
-def refresh_command(region: str, price_file: Path | None, output: Path, as_json: bool) -> None:
+@quiet_option
+def refresh_command(region: str, price_file: Path | None, output: Path, as_json: bool, quiet: bool) -> None:
     """Read the prices of a region from AWS's Price List API and write a new table.
 
     Needs AWS credentials that may call pricing:GetProducts. Prices that the API does not have keep their value and are named.
@@ -94,7 +121,8 @@ def refresh_command(region: str, price_file: Path | None, output: Path, as_json:
         table = load_table(price_file)
     with clear_errors():
         load_prices(region, price_file)
-    fresh = _ask_aws(table, region)
+    with progress("Asking AWS", len(rows_of(table, region)), quiet=quiet) as steps:
+        fresh = _ask_aws(table, region, steps)
     try:
         write_table(fresh.table, output)
     except OSError as exc:
@@ -113,13 +141,13 @@ def refresh_command(region: str, price_file: Path | None, output: Path, as_json:
     click.echo(f"written    {output}")
 
 
-def _ask_aws(table: PriceTable, region: str) -> Refreshed:
+def _ask_aws(table: PriceTable, region: str, steps: Steps) -> Refreshed:
     import boto3  # takes half a second that no other command should wait for
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     try:
         client = boto3.client("pricing", region_name=ENDPOINT_REGION)
-        return refresh(table, region, client, date.today())
+        return refresh(table, region, client, date.today(), steps.step)
     except NoCredentialsError as exc:
         raise click.UsageError(
             "no AWS credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

@@ -41,7 +41,7 @@ def product(usage_type, *steps, effective="2026-10-01T00:00:00Z", **attributes):
 
 def only(*keys):
     table = load_table()
-    chosen = [p for p in table.prices if (p.service, p.key) in keys and p.region == "ap-southeast-1"]
+    chosen = [p for p in table.prices if (p.service, p.key) in keys and p.region in ("ap-southeast-1", "global")]
     assert len(chosen) == len(keys)
     return PriceTable(table.as_of, table.note, tuple(chosen), table.instances_source, table.instances)
 
@@ -133,6 +133,19 @@ def test_what_is_not_found_keeps_its_price_and_is_named(stub):
     assert set(fresh.kept) == {"sqs request", "vpc public-ipv4-hour"}
 
 
+def test_prices_of_all_regions_are_asked_for_where_the_list_has_them(stub):
+    client, stubber = stub
+    here = {"regionCode": "us-east-1"}
+    expect(stubber, "AWSSecretsManager", here, product("USE1-AWSSecretsManager-Secret", ("0", "Inf", "0.4")))
+    expect(
+        stubber, "awskms", here, product("us-east-1-KMS-Requests", ("0", "20000", "0"), ("20000", "Inf", "0.000003"))
+    )
+    asked = []
+    rows = only(("secretsmanager", "secret-month"), ("kms", "request"))
+    fresh = refresh(rows, "ap-southeast-1", client, TODAY, lambda: asked.append(1))
+    assert (fresh.confirmed, fresh.kept, len(asked)) == (2, (), 2)
+
+
 def test_an_instance_is_asked_for_with_everything_that_tells_it_from_its_relatives():
     price = load_prices("ap-southeast-1").price("ec2", "t3a.small")
     query = query_for(price, "ap-southeast-1")
@@ -149,8 +162,16 @@ def test_a_table_survives_being_written_and_read(tmp_path):
 def test_show_prints_tiers_and_doubts(group):
     shown = CliRunner().invoke(group, ["prices", "show", "--service", "apigateway"])
     assert shown.exit_code == 0
-    assert "$1.15 / million up to 1,000,000,000" in shown.output
-    assert "ec2" not in shown.output.split("\n", 3)[3]
+    table, sources = shown.output.split("\nSources\n")
+    words = " ".join(table.split())
+    assert "apigateway websocket-message $1.15 / million message of up to 32 KiB, to 1 billion" in words
+    assert "$0.95 / million above" in words
+    assert "ec2" not in table
+    assert "  1  AWS price map apigateway" in sources
+    doubted = CliRunner().invoke(group, ["prices", "show", "--service", "nlb"]).output
+    assert "inferred" in doubted
+    assert "unverified" in doubted
+    assert "..." not in doubted.replace("\u2026", "...")  # nothing is cut off
 
 
 def test_show_as_json(group):
@@ -188,7 +209,7 @@ def test_refresh_without_credentials_says_what_to_set(group, monkeypatch, tmp_pa
 
 def test_refresh_writes_a_table_that_other_commands_take(group, monkeypatch, tmp_path):
     monkeypatch.setattr(
-        prices_command, "refresh", lambda table, region, client, day: refresh(table, region, Empty(), day)
+        prices_command, "refresh", lambda table, region, client, day, asked: refresh(table, region, Empty(), day, asked)
     )
     path = tmp_path / "p.json"
     shown = CliRunner().invoke(group, ["prices", "refresh", "--output", str(path)])

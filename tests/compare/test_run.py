@@ -106,7 +106,9 @@ def test_an_honest_server_loses_nothing_and_everything_is_timed(client: str, sou
 
 
 async def test_each_fault_is_noticed_and_taken_for_nothing_else() -> None:
-    few = msgspec.structs.replace(SHORT, students=12, exams=1)  # nine at a time in one process, traced on a busy machine
+    few = msgspec.structs.replace(
+        SHORT, students=12, exams=1
+    )  # nine at a time in one process, traced on a busy machine
     results = await asyncio.gather(*(run(ReferenceServer(fault), few) for fault in FAULTS))
     noticed = {}
     for fault, result in zip(FAULTS, results, strict=True):
