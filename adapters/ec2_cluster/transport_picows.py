@@ -110,7 +110,7 @@ class PicowsWire(WSListener):
         # The headers of the handshake would stay for as long as the connection.
         transport.request.headers = _NO_HEADERS
         transport.response.headers = _NO_HEADERS
-        self._connection._listener._opened(self._connection)
+        self._connection._listener.opened(self._connection)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """One frame, its payload unmasked."""

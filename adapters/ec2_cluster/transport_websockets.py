@@ -30,7 +30,7 @@ def wire_opener(settings: ConnectionSettings) -> OpenWire:
         wire = WebsocketsWire(connection, transport, settings.message_limit_bytes)
         transport.set_protocol(wire)
         transport.write(switching_protocols(handshake, subprotocol))
-        connection._listener._opened(connection)
+        connection._listener.opened(connection)
         if rest:
             wire.data_received(rest)
 
@@ -58,7 +58,7 @@ class WebsocketsWire(asyncio.Protocol):
                 connection._message(bytes(frame.data))
             elif frame.opcode is Opcode.PING:  # answered already
                 connection._silence = min(connection._silence, 1)
-                connection._listener._may_answer_ping(connection)  # too late to say no, but a flood is cut off
+                connection._listener.may_answer_ping(connection)  # too late to say no, but a flood is cut off
             else:
                 connection._frame(frame.opcode, frame.fin, False, bytes(frame.data))
         if frames.parser_exc is not None and frames.close_sent is not None:

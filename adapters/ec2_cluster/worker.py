@@ -27,17 +27,11 @@ from adapters.ec2_cluster.admin import WorkerState
 from adapters.ec2_cluster.broker import RedisBroker
 from adapters.ec2_cluster.clock import ServiceClock
 from adapters.ec2_cluster.config import ClusterSettings, tls_context
-from adapters.ec2_cluster.connection import (
-    Accepted,
-    Connection,
-    ConnectionSettings,
-    Handshake,
-    Listener,
-    Refused,
-    listen,
-)
+from adapters.ec2_cluster.connection import Connection, ConnectionSettings
+from adapters.ec2_cluster.handshake import Accepted, Handshake, Refused
 from adapters.ec2_cluster.hub import Hub
 from adapters.ec2_cluster.keys import REVOKED_CHANNEL, all_partitions, exam_keys, participant_of
+from adapters.ec2_cluster.listener import Listener, listen
 from adapters.ec2_cluster.metrics import FigureFile, Figures, Histogram, labelled
 from adapters.ec2_cluster.redis_client import RedisError, Subscriber
 from adapters.ec2_cluster.shell import Shell

@@ -64,7 +64,8 @@ def frames_of_a_connection(data: bytes) -> None:
 
 
 async def _frames(data: bytes) -> None:
-    from adapters.ec2_cluster.connection import Connection, ConnectionSettings, Listener
+    from adapters.ec2_cluster.connection import Connection, ConnectionSettings
+    from adapters.ec2_cluster.listener import Listener
 
     seen: list[bytes] = []
 
@@ -95,9 +96,9 @@ async def _frames(data: bytes) -> None:
         def abort(self) -> None: ...
 
     listener = Listener(Endpoint(), ConnectionSettings(), lambda *_: None)  # type: ignore[arg-type]
-    connection = listener._connection("127.0.0.1", None)
+    connection = listener.new_connection("127.0.0.1", None)
     connection._wire = Wire()  # type: ignore[assignment]
-    listener._opened(connection)
+    listener.opened(connection)
     position = 0
     while position + 1 < len(data):
         head, length = data[position], data[position + 1]

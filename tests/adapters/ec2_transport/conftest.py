@@ -5,7 +5,8 @@ import pytest
 import uvloop
 from transport_peers import Black, Recorder, RedisServer, Served, listening_socket
 
-from adapters.ec2_cluster.connection import ConnectionSettings, listen
+from adapters.ec2_cluster.connection import ConnectionSettings
+from adapters.ec2_cluster.listener import listen
 
 
 @pytest.hookimpl(optionalhook=True)

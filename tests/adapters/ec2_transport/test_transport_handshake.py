@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transport_peers import ACCEPT, CLOSE, TEXT, UPGRADE, Recorder, frame, until
 
-from adapters.ec2_cluster.connection import Accepted, Refused
-from adapters.ec2_cluster.handshake import RequestError, read_handshake, read_request
+from adapters.ec2_cluster.handshake import Accepted, Refused, RequestError, read_handshake, read_request
 
 
 async def test_firefox_connects(serve):

@@ -3,7 +3,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transport_peers import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Recorder, frame, until
 
-from adapters.ec2_cluster.connection import Connection, ConnectionSettings, Listener
+from adapters.ec2_cluster.connection import Connection, ConnectionSettings
+from adapters.ec2_cluster.listener import Listener
 
 
 async def test_messages_of_every_size_up_to_the_limit_arrive(serve):

@@ -9,8 +9,8 @@ import struct
 import tempfile
 from pathlib import Path
 
-from adapters.ec2_cluster.connection import Accepted
 from adapters.ec2_cluster.embedded import EmbeddedRedis
+from adapters.ec2_cluster.handshake import Accepted
 
 TEXT, BINARY, CONTINUATION, CLOSE, PING, PONG = 1, 2, 0, 8, 9, 10
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
