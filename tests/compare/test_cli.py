@@ -177,6 +177,7 @@ def test_a_run_in_which_something_went_wrong_ends_with_1_and_still_prints_its_ta
     returncode, out, err, folder = ended["faulty"]
     assert (returncode, err) == (1, b"")
     assert b"delivery to proctor" in out
+    assert b"\x1b" not in out  # no colours where there is no terminal
     assert str(folder / "report.html").encode() in out.replace(b"\n", b"")
 
 

@@ -98,3 +98,23 @@ def test_every_format_has_the_same_tables(group, monkeypatch, arguments, word, f
     assert len({len(row) for row in csv.reader(io.StringIO(values.split("\n\n")[0]))}) == 1
     assert run("html").startswith("<!DOCTYPE html>")
     assert json.loads(run("json"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "title"),
+    [
+        (["advise", "--students", "100", "--instance-type", "t3a.small"], "Pricing"),
+        (["plan", "--students", "100", "--hours", "0.5"], "Simulating"),
+    ],
+)
+def test_long_work_says_how_far_it_is_on_a_terminal_only(group, monkeypatch, arguments, title):
+    monkeypatch.setattr("compare.present.QUIET_SECONDS", 0.0)
+
+    def said(*more):
+        return CliRunner().invoke(group, [*arguments, *more], standalone_mode=False).stderr
+
+    assert said() == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    assert title in said()
+    assert re.search(r"\d:\d\d:\d\d", said())  # the time that is left
+    assert said("--quiet") == ""
