@@ -82,6 +82,8 @@ def audit_position(entry: Entry) -> AuditPosition:
 def is_audited(entry: Entry) -> bool:
     """Whether this belongs in the school's audit log: what people did to an exam, to students or to records, each act once.
 
+    Entries of the kind `audit` are there only, and in no timeline.
+
     A command to everyone is the exam's own line, not one for each student; what became of a command is in the timeline.
     """
     if entry.kind in ("audit", "roster"):

@@ -119,7 +119,8 @@ class SqliteLedger:
 
     def write(self, entries: Sequence[Entry]) -> None:
         """See `Ledger`."""
-        rows = [(e.school, e.quiz_id, e.student_id, e.version, e.n, journal.encode(e)) for e in entries]
+        told = [e for e in entries if e.kind != "audit"]
+        rows = [(e.school, e.quiz_id, e.student_id, e.version, e.n, journal.encode(e)) for e in told]
         said = [
             (e.school, e.quiz_id, e.at, e.student_id, e.version, e.n, journal.encode(e))
             for e in entries

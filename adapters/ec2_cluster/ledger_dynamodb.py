@@ -54,7 +54,13 @@ class DynamoLedger:
         items: dict[tuple[str, str], _Item] = {}
         for entry in entries:
             pk, sk = _partition(ExamKey(entry.school, entry.quiz_id)), _sort_key(position_of(entry))
-            items[pk, sk] = {"pk": {"S": pk}, "sk": {"S": sk}, "e": {"S": _encode([entry]).decode()}, "ttl": expires}
+            if entry.kind != "audit":
+                items[pk, sk] = {
+                    "pk": {"S": pk},
+                    "sk": {"S": sk},
+                    "e": {"S": _encode([entry]).decode()},
+                    "ttl": expires,
+                }
             if is_conversation(entry):
                 pk, sk = (
                     _conversation_partition(ExamKey(entry.school, entry.quiz_id)),

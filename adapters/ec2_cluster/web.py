@@ -357,7 +357,8 @@ class RedisPorts:
 
     def _waiting(self, exam: ExamKey) -> list[Entry]:
         """The exam's entries that the journal process has not carried yet: read first, so that none is missed on its way."""
-        return [e for e in self._stream(partition_keys(exam_keys(exam).tag).journal) if (e.school, e.quiz_id) == exam]
+        stream = partition_keys(exam_keys(exam).tag).journal
+        return [e for e in self._stream(stream) if (e.school, e.quiz_id) == exam and e.kind != "audit"]
 
     def _stream(self, stream: str) -> Iterator[Entry]:
         """All entries that wait in a partition."""

@@ -15,18 +15,21 @@ from typing import Any
 
 import serverless_wsgi
 from flask import Flask
+from msgspec.structs import replace
 
 from adapters.lambda_apigw.aws_http import AwsError
 from adapters.lambda_apigw.config import ConfigError, Settings
 from adapters.lambda_apigw.handler import Application, application
 from adapters.lambda_apigw.history import History
 from adapters.lambda_apigw.ports import SweepTicket
+from adapters.lambda_apigw.records import RecordsTable
 from adapters.lambda_apigw.rights import DECIDES, Right, may, queues
 from adapters.lambda_apigw.shell import HERE, Outbox
 from adapters.lambda_apigw.tokens import keys, school_keys
 from adapters.web import problems
 from adapters.web.app import create_app
 from adapters.web.ports import BadPosition, Enrolled, Purged, Removed, Unavailable
+from adapters.web.records.dynamodb import DynamoRecords
 from adapters.web.settings import (
     WebSettings,
     WebSettingsError,
@@ -246,17 +249,22 @@ def web_settings(settings: Settings) -> WebSettings:
         raise ConfigError(str(error)) from error
 
 
+def web_app(app: Application) -> Flask:
+    """The API over an application, with its records in the journal table. Raises ConfigError."""
+    records = DynamoRecords(RecordsTable(app.database, app.settings.journal_table))
+    return create_app(DynamoPorts(app), replace(web_settings(app.settings), records=records))
+
+
 @functools.lru_cache(maxsize=1)
 def _app(_keys: tuple[object, ...]) -> Flask:
     """The app of this execution environment, made again when keys have changed."""
-    app = application()
-    ports = DynamoPorts(app)
-    return create_app(ports, web_settings(app.settings))
+    return web_app(application())
 
 
 @may(
     *DECIDES,
     Right("JournalIsRead", ("dynamodb:Query",), ("JournalTable",)),
+    Right("RecordsOfSchools", ("dynamodb:GetItem", "dynamodb:DeleteItem"), ("JournalTable",)),
     Right("ExamsAreDeleted", ("dynamodb:BatchWriteItem",), ("StateTable", "JournalTable")),
     Right("Keys", ("secretsmanager:GetSecretValue",), ("TokenSecretArn", "SchoolKeysSecretArn")),
     queues("SweepQueue", "CommandQueue", "ViewsQueue"),

@@ -392,7 +392,7 @@ class DynamoStore:
             "e": {"S": _encode_entries(entries).decode()},
             "ttl": self._ttl(),
         }
-        items = [item]
+        items = [] if first.kind == "audit" else [item]
         for entry in filter(is_conversation, entries):
             place = _key(
                 conversation_partition(ExamKey(entry.school, entry.quiz_id)), conversation_key(position_of(entry))

@@ -38,7 +38,9 @@ class FullPolicy(Policy, frozen=True, omit_defaults=False):
 
 
 class ExamAnswer(Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """An exam's state. `last_time_end` is the latest end that any student's page has reported; `roster` after a roster was sent."""
+    """An exam's state. `last_time_end` is the latest end that any student's page has reported; `roster` after a roster was sent, or
+    taken from the record, of which `roster_cursor` has the rest.
+    """
 
     quiz_id: str
     state: ExamState
@@ -49,6 +51,7 @@ class ExamAnswer(Struct, frozen=True, omit_defaults=True, kw_only=True):
     version: int
     server_time: float
     roster: Enrolled | None = None
+    roster_cursor: str | None = None
 
 
 class ExamCounts(ExamAnswer, frozen=True, omit_defaults=True, kw_only=True):
@@ -58,19 +61,36 @@ class ExamCounts(ExamAnswer, frozen=True, omit_defaults=True, kw_only=True):
     counts: dict[Label, int]
 
 
-class ExamLine(Struct, frozen=True):
-    """One of a school's open exams. `watched`: a proctor's dashboard shows it."""
+class PlannedAnswer(Struct, frozen=True):
+    """An exam on the school's list, which need not be open yet."""
 
     quiz_id: str
-    state: ExamState
-    opened_at: float
+    name: str
+    created_at: float
+    opened_at: float | None
+    closed_at: float | None
+    purged_at: float | None
+    server_time: float
+
+
+class ExamLine(Struct, frozen=True):
+    """One of a school's exams. `planned`: not opened yet. `watched`: a proctor's dashboard shows it. `purged_at`: since then all
+    about its students is gone.
+    """
+
+    quiz_id: str
+    name: str
+    state: Literal["open", "paused", "closed", "planned"]
+    opened_at: float | None
+    closed_at: float | None
+    purged_at: float | None
     last_time_end: float | None
     watched: bool
     open_incidents: int
 
 
 class ExamsPage(Struct, frozen=True):
-    """A page of a school's open exams, by id."""
+    """A page of a school's exams, by id."""
 
     exams: list[ExamLine]
     next_cursor: str | None
@@ -78,7 +98,7 @@ class ExamsPage(Struct, frozen=True):
 
 
 class RosterAnswer(Struct, frozen=True):
-    """What became of the lines of a roster."""
+    """What became of the lines of a roster: in the exam, or, while it is not open, on record."""
 
     quiz_id: str
     roster: Enrolled

@@ -6,6 +6,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
+from adapters.web.access import SCHOOL_ACTOR
 from adapters.web.ports import Ports, Unavailable
 from core import effects
 from core.decide_exam import decide_exam
@@ -14,19 +15,20 @@ from core.exam import Exam, new_exam
 from core.participant import ExamKey
 from core.policy import Policy
 
-ACTOR = "api"
 _ATTEMPTS = 12
 
 
-def open_exam(ports: Ports, key: ExamKey, policy: Policy | None, students: int = 0) -> tuple[Exam, bool]:
+def open_exam(
+    ports: Ports, key: ExamKey, policy: Policy | None, students: int = 0, by: str = SCHOOL_ACTOR
+) -> tuple[Exam, bool]:
     """Open the exam; with a policy, under these rules from now on. Also whether it is new; then it is for so many students."""
     now = ports.now()
-    return _change(ports, key, ExamOpened(received_at=now, by=ACTOR, policy=policy), students)
+    return _change(ports, key, ExamOpened(received_at=now, by=by, policy=policy), students)
 
 
-def close_exam(ports: Ports, key: ExamKey) -> Exam:
+def close_exam(ports: Ports, key: ExamKey, by: str = SCHOOL_ACTOR) -> Exam:
     """Close the exam, which there must be."""
-    exam, _ = _change(ports, key, ExamClosed(received_at=ports.now(), by=ACTOR))
+    exam, _ = _change(ports, key, ExamClosed(received_at=ports.now(), by=by))
     return exam
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import quote, urlencode
 
@@ -22,7 +21,8 @@ import msgspec
 from flask import Flask, Response, request
 from msgspec import Struct
 
-from adapters.web.access import SCHOOL_ACTOR, Reader, reader_of, school_of
+from adapters.web import audit
+from adapters.web.access import Reader, holder_of, reader_of
 from adapters.web.answers import ConversationLine, ConversationPage, ExportAnswer, TimelineLine, TimelinePage
 from adapters.web.csv_file import BOM, csv_line
 from adapters.web.openapi import operation
@@ -44,7 +44,6 @@ from core.snapshot import view
 
 _CHUNK = 100
 _KNOWN = 1_000
-_FIRST_NOTE = 100
 
 
 class _Line(Struct):
@@ -77,58 +76,53 @@ class _History:
     @operation(callers=("school", "proctor"), query=HistoryQuery, answers={200: TimelinePage})
     def timeline(self, quiz_id: str) -> Response:
         """Every entry of a student, or of the exam, student by student."""
-        asked, lines = self._timeline(quiz_id)
+        _, asked, lines = self._timeline(quiz_id)
         page, cursor = _page(lines, asked.limit)
         return _json(TimelinePage(quiz_id, [_event(line) for line in page], cursor, self._server_time()))
 
     @operation(callers=("school", "proctor"), query=HistoryQuery, answers={200: "text/csv"}, links=True)
     def timeline_file(self, quiz_id: str) -> Response:
         """The timeline as a file that a spreadsheet opens."""
-        asked, lines = self._timeline(quiz_id)
-        return self._file(quiz_id, asked, lines, _event, TimelineLine.__struct_fields__)
+        reader, asked, lines = self._timeline(quiz_id)
+        return self._file(reader, asked, lines, _event, TimelineLine.__struct_fields__)
 
     @operation(callers=("school", "proctor"), query=HistoryQuery, answers={200: ConversationPage})
     def conversation(self, quiz_id: str) -> Response:
         """The conversation of an exam, or of one student in it, in the order of time."""
-        asked, lines = self._conversation(quiz_id)
+        _, asked, lines = self._conversation(quiz_id)
         page, cursor = _page(lines, asked.limit)
         return _json(ConversationPage(quiz_id, [_words(line) for line in page], cursor, self._server_time()))
 
     @operation(callers=("school", "proctor"), query=HistoryQuery, answers={200: "text/csv"}, links=True)
     def conversation_file(self, quiz_id: str) -> Response:
         """The conversation as a file that a spreadsheet opens."""
-        asked, lines = self._conversation(quiz_id)
-        return self._file(quiz_id, asked, lines, _words, ConversationLine.__struct_fields__)
+        reader, asked, lines = self._conversation(quiz_id)
+        return self._file(reader, asked, lines, _words, ConversationLine.__struct_fields__)
 
-    def _timeline(self, quiz_id: str) -> tuple[HistoryRequest, Iterator[_Line]]:
+    def _timeline(self, quiz_id: str) -> tuple[Reader, HistoryRequest, Iterator[_Line]]:
         reader, asked = self._begin(quiz_id)
         newest_first = asked.order == "newest"
         entries = self._ports.timeline(reader.exam, asked.student_id, asked.after, newest_first=newest_first)
-        return asked, _timed(self._seen(entries, reader), asked.label_at, newest_first=newest_first)
+        return reader, asked, _timed(self._seen(entries, reader), asked.label_at, newest_first=newest_first)
 
-    def _conversation(self, quiz_id: str) -> tuple[HistoryRequest, Iterator[_Line]]:
+    def _conversation(self, quiz_id: str) -> tuple[Reader, HistoryRequest, Iterator[_Line]]:
         reader, asked = self._begin(quiz_id)
         entries = self._ports.conversation(reader.exam, asked.after, newest_first=asked.order == "newest")
         if asked.student_id is not None:
             entries = (e for e in entries if e.student_id in ("", asked.student_id))
-        return asked, self._seen(entries, reader)
+        return reader, asked, self._seen(entries, reader)
 
     @operation(callers=("school",), body=ExportRequest, answers={200: ExportAnswer})
     def export(self, quiz_id: str) -> Response:
         """All that is kept about one student of an exam, for a request of theirs. Who asked is journalled first."""
-        exam = ExamKey(school_of(request, self._settings), checked_quiz_id(quiz_id))
+        holder = holder_of(request, self._settings)
+        exam = ExamKey(holder.school, checked_quiz_id(quiz_id))
         student_id = read_export_request(request)
         record = self._ports.records(exam, [student_id]).get(student_id)
         entries = list(self._ports.timeline(exam, student_id, None, newest_first=False))
         if record is None and not entries:
             raise Problem(404, "not_found", f"nothing is known of a student {student_id} in an exam {quiz_id}")
-        now = self._ports.now()
-        number = _FIRST_NOTE + secrets.randbelow(
-            1_000 - _FIRST_NOTE
-        )  # beside what a save of the exam notes at this moment
-        self._ports.note(
-            Entry(*exam, "", int(now * 1000), number, now, "exam", "exported", reference=student_id, actor=SCHOOL_ACTOR)
-        )
+        audit.note(self._ports, exam, holder.actor, "exported", student_id, kind="exam")
         lines = _timed((_Line(entry, record) for entry in entries), None, newest_first=False)
         shown = None if record is None else view(record)
         return _json(ExportAnswer(quiz_id, student_id, shown, [_event(line) for line in lines], self._server_time()))
@@ -163,15 +157,20 @@ class _History:
 
     def _file(
         self,
-        quiz_id: str,
+        reader: Reader,
         asked: HistoryRequest,
         lines: Iterator[_Line],
         row: Callable[[_Line], Struct],
         columns: tuple[str, ...],
     ) -> Response:
-        """A file, sent as it is made; where answers have an end, the header Link says where the next part is."""
+        """A file, sent as it is made; where answers have an end, the header Link says where the next part is.
+
+        Who takes the first part is noted before anything is sent.
+        """
         name = request.path.rpartition("/")[2]
-        safe = re.sub(r"[^A-Za-z0-9._-]", "_", quiz_id)
+        safe = re.sub(r"[^A-Za-z0-9._-]", "_", reader.exam.quiz_id)
+        if asked.after is None:
+            audit.note(self._ports, reader.exam, reader.actor, "file", name, after=asked.student_id or "")
         headers = {"Content-Disposition": f'attachment; filename="{safe}-{name}"'}
         head = BOM + csv_line(columns) if asked.after is None else ""
         most = self._ports.max_answer_bytes

@@ -39,6 +39,7 @@ _PROBLEMS = {
     401: "The key or token is missing or not known",
     403: "Not for this bearer",
     404: "There is no such thing, or not for this bearer",
+    409: "What is there does not allow it now; `detail` says what first",
     413: "The body is too large",
     415: "The body is of another type, or does not say of which",
     422: "A field is wrong; `field` names it",
@@ -53,6 +54,13 @@ _QUIZ_ID = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[^/]+$"},
     "example": "math",
 }
+_ID = {"in": "path", "required": True, "schema": _QUIZ_ID["schema"]}
+_IDS: dict[str, dict[str, Any]] = {
+    "quiz_id": _QUIZ_ID,
+    "student_id": {**_ID, "description": "The student", "example": "s1"},
+    "proctor_id": {**_ID, "description": "The proctor", "example": "p1"},
+    "key_id": {**_ID, "description": "The id of a key on record", "example": "0123456789ab"},
+}
 _PATH = {"name": "path", "in": "path", "required": True, "schema": {"type": "string"}, "example": "proctorwire.js"}
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -61,7 +69,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 class Operation(Struct, frozen=True, kw_only=True):
     """What a route takes and gives. `makes`: it may make what its path names, so that nothing need be there.
 
-    `answers` are structs or media types by status; `links`: an answer may go on at the address in its header Link.
+    `answers` are structs or media types by status; `links`: an answer may go on at the address in its header Link; `conflicts`: the
+    state of what it names may not allow it.
     """
 
     answers: dict[int, type | str]
@@ -71,6 +80,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     makes: bool = False
     stores: bool = True
     links: bool = False
+    conflicts: bool = False
 
 
 def operation(**fields: Any) -> Callable[[_F], _F]:
@@ -152,7 +162,8 @@ def _operation(rule: Rule, view: Callable[..., Any], known: Operation, query: li
         ],
     }
     parameters = [
-        {"quiz_id": _QUIZ_ID, "path": _PATH}[name] for name in sorted(rule.arguments - set(rule.defaults or ()))
+        _PATH if name == "path" else {"name": name, **_IDS[name]}
+        for name in sorted(rule.arguments - set(rule.defaults or ()))
     ]
     if parameters or query:
         described["parameters"] = parameters + query
@@ -176,6 +187,8 @@ def _statuses(rule: Rule, known: Operation) -> Iterable[int]:
         found |= {422} if known.makes else {404, 422}
     if known.query is not None:
         found |= {422}
+    if known.conflicts:
+        found |= {409}
     if known.body is not None:
         found |= {413, 415, 422} | (set() if known.body == "text/csv" else {400})
     if str(rule).startswith("/api/"):

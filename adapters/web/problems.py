@@ -16,6 +16,7 @@ from msgspec import Struct
 from werkzeug.exceptions import HTTPException
 
 from adapters.web.ports import Unavailable
+from adapters.web.records import RecordsUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -83,11 +84,12 @@ def register(app: Flask) -> None:
     """Answer every error of the app as a problem. What we did not expect is logged, and told without details."""
     app.register_error_handler(Problem, response_of)
     app.register_error_handler(Unavailable, _unavailable)
+    app.register_error_handler(RecordsUnavailable, _unavailable)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
 
 
-def _unavailable(error: Unavailable) -> Response:
+def _unavailable(error: Unavailable | RecordsUnavailable) -> Response:
     log.warning("unavailable: %s", error)
     detail = "the service can't reach its store right now; send the same request again"
     return response_of(Problem(503, "unavailable", detail, headers={"Retry-After": _RETRY_AFTER_SECONDS}))

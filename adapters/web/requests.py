@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 from werkzeug.datastructures import MultiDict
 
 from adapters.web.problems import Problem
-from core.journal import Position
+from core.journal import AuditPosition, Position
 from core.messages import Id, Order
 from core.policy import Policy
 from core.roster import RosterLine
@@ -75,12 +75,25 @@ class TokenRequest(Struct, frozen=True, forbid_unknown_fields=True):
 class OpenRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """`policy`: the rules that differ from the defaults. Absent: an exam that is open already keeps its own.
 
-    `students`: how many are expected in all, of whom `roster` may be a part. A new exam is laid out for them.
+    `students`: how many are expected in all, of whom `roster` may be a part. A new exam is laid out for them. Without a `roster` a
+    new exam takes the one on record, 1,000 students at a time: send the answer's `roster_cursor` back for the next ones.
     """
 
     policy: Annotated[dict[str, Any], Meta(extra_json_schema={"$ref": "#/components/schemas/Policy"})] | None = None
     roster: Annotated[list[RosterLine], Meta(max_length=MAX_ROSTER_LINES)] = []
     students: Annotated[int, Meta(ge=0, le=MAX_STUDENTS)] = 0
+    roster_cursor: str = ""
+
+
+class PlanRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """An exam for the list. An absent `name` stays as it is."""
+
+    name: Annotated[str, Meta(max_length=200)] | None = None
+
+
+def read_plan_request(request: Request) -> str | None:
+    """The name in the body of a request to plan an exam, if there is one. Raises `Problem`."""
+    return read_body(request, PlanRequest).name
 
 
 class CloseRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,7 +146,7 @@ def read_history_request(query: MultiDict[str, str]) -> HistoryRequest:
     after, label_at = None, None
     if asked.cursor:
         try:
-            after, label_at = _decode_history_cursor(_position(asked.cursor))
+            after, label_at = _decode_history_cursor(position_of_cursor(asked.cursor))
         except msgspec.DecodeError:
             raise bad_cursor() from None
     return HistoryRequest(after, label_at, asked.student_id, asked.limit, asked.order)
@@ -149,7 +162,7 @@ def history_cursor_of(position: Position, label_at: float | None) -> str:
 
 def read_token_request(request: Request) -> TokenRequest:
     """The body of a request for a token. Raises `Problem`."""
-    wanted = _read(request, TokenRequest)
+    wanted = read_body(request, TokenRequest)
     _check_bearer(wanted)
     return wanted
 
@@ -161,23 +174,23 @@ def _check_bearer(wanted: TokenRequest) -> None:
     foreign = ("proctor_id",) if student else ("student_id", "quiz_attempt_id")
     for name in needed:
         if getattr(wanted, name) is None:
-            raise _bad_field(name, f"missing; a {wanted.role}'s token needs it")
+            raise bad_field(name, f"missing; a {wanted.role}'s token needs it")
     for name in foreign:
         if getattr(wanted, name) is not None:
-            raise _bad_field(name, f"not for a {wanted.role}'s token; leave it out")
+            raise bad_field(name, f"not for a {wanted.role}'s token; leave it out")
     if student and len(wanted.quiz_ids) != 1:
-        raise _bad_field("quiz_id", "a student's token is for one exam; ask for one token for each")
+        raise bad_field("quiz_id", "a student's token is for one exam; ask for one token for each")
 
 
 def read_open_request(request: Request) -> tuple[OpenRequest, Policy | None]:
     """The body of a request to open an exam, with its policy checked. Raises `Problem`."""
     request.max_content_length = MAX_ROSTER_BODY_BYTES
-    wanted = _read(request, OpenRequest)
+    wanted = read_body(request, OpenRequest)
     seen: dict[str, int] = {}
     for row, line in enumerate(wanted.roster):
         first = seen.setdefault(str(line.student_id), row)
         if first != row:
-            raise _bad_field(f"roster[{row}].student_id", f"the same as in roster[{first}]; name each student once")
+            raise bad_field(f"roster[{row}].student_id", f"the same as in roster[{first}]; name each student once")
     return wanted, _policy(wanted.policy)
 
 
@@ -187,7 +200,7 @@ def _policy(stated: dict[str, Any] | None) -> Policy | None:
     unknown = set(stated) - set(Policy.__struct_fields__)
     if unknown:
         known = ", ".join(Policy.__struct_fields__)
-        raise _bad_field(f"policy.{min(unknown)}", f"there is no such rule; the rules are {known}")
+        raise bad_field(f"policy.{min(unknown)}", f"there is no such rule; the rules are {known}")
     try:
         return msgspec.convert(stated, Policy)
     except msgspec.ValidationError as error:
@@ -211,7 +224,7 @@ CommandRequest = msgspec.defstruct(
 def read_command_request(request: Request, quiz_id: str) -> Order:
     """The body of a command. Raises `Problem`."""
     request.max_content_length = MAX_COMMAND_BODY_BYTES
-    return Order(quiz_id=quiz_id, **msgspec.structs.asdict(_read(request, CommandRequest)))
+    return Order(quiz_id=quiz_id, **msgspec.structs.asdict(read_body(request, CommandRequest)))
 
 
 class ExportRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -222,7 +235,7 @@ class ExportRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 def read_export_request(request: Request) -> str:
     """The student in the body of a request for an export. Raises `Problem`."""
-    return str(_read(request, ExportRequest).student_id)
+    return str(read_body(request, ExportRequest).student_id)
 
 
 def read_csv_body(request: Request) -> bytes:
@@ -235,9 +248,73 @@ def read_csv_body(request: Request) -> bytes:
     return body
 
 
+class ListQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which part of a list: behind `cursor`."""
+
+    cursor: str = ""
+    limit: Annotated[int, Meta(ge=1, le=1_000)] = 200
+
+
+class ListRequest(Struct, frozen=True):
+    """Which part of a list: behind the id `after`."""
+
+    after: str
+    limit: int
+
+
+def read_list_request(query: MultiDict[str, str]) -> ListRequest:
+    """The query of a request for a part of a list. Raises `Problem`."""
+    try:
+        asked = msgspec.convert(query.to_dict(), ListQuery, strict=False)
+    except msgspec.ValidationError as error:
+        raise _explained(error) from error
+    return ListRequest(position_of_cursor(asked.cursor), asked.limit)
+
+
+class AuditQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which lines of the audit log: behind `cursor`; of an exam (absent: of all; empty: those that concern none)."""
+
+    cursor: str = ""
+    limit: Annotated[int, Meta(ge=1, le=1_000)] = 200
+    quiz_id: Annotated[str, Meta(max_length=_MAX_ID_CHARACTERS)] | None = None
+    order: Literal["oldest", "newest"] = "newest"
+
+
+class AuditRequest(Struct, frozen=True):
+    """Which lines of the audit log: those behind `after`, of an exam (None: of all)."""
+
+    after: AuditPosition | None
+    limit: int
+    quiz_id: str | None
+    order: Literal["oldest", "newest"]
+
+
+_decode_audit_cursor = msgspec.json.Decoder(AuditPosition).decode
+
+
+def read_audit_request(query: MultiDict[str, str]) -> AuditRequest:
+    """The query of a request for the audit log. Raises `Problem`."""
+    try:
+        asked = msgspec.convert(query.to_dict(), AuditQuery, strict=False)
+    except msgspec.ValidationError as error:
+        raise _explained(error) from error
+    after = None
+    if asked.cursor:
+        try:
+            after = _decode_audit_cursor(position_of_cursor(asked.cursor))
+        except msgspec.DecodeError:
+            raise bad_cursor() from None
+    return AuditRequest(after, asked.limit, asked.quiz_id, asked.order)
+
+
+def audit_cursor_of(position: AuditPosition) -> str:
+    """A position in the audit log as clients get it."""
+    return cursor_of(msgspec.json.encode(position).decode())
+
+
 def read_close_request(request: Request) -> None:
     """The body of a request to close an exam, which may be empty. Raises `Problem`."""
-    _read(request, CloseRequest)
+    read_body(request, CloseRequest)
 
 
 def read_page_request(query: MultiDict[str, str]) -> PageRequest:
@@ -250,23 +327,25 @@ def read_page_request(query: MultiDict[str, str]) -> PageRequest:
         asked = msgspec.convert(given, PageQuery, strict=False)
     except msgspec.ValidationError as error:
         raise _explained(error) from error
-    return PageRequest(_position(asked.cursor), asked.limit, asked.group, asked.label)
+    return PageRequest(position_of_cursor(asked.cursor), asked.limit, asked.group, asked.label)
 
 
 class ExamsRequest(Struct, frozen=True):
-    """Which open exams: those behind the id `after`, watched or not (None: either)."""
+    """Which exams: those behind the id `after`, in this state, watched or not (None: either)."""
 
     after: str
     limit: int
     watched: bool | None
+    state: Literal["open", "closed", "planned", "all"]
 
 
 class ExamsQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which open exams: behind `cursor`, watched or not (absent: either)."""
+    """Which exams: behind `cursor`; `open` (paused ones too), `closed`, `planned` or `all`; watched or not (absent: either)."""
 
     cursor: str = ""
     limit: Annotated[int, Meta(ge=1, le=200)] = 50
     watched: Literal["true", "false"] | None = None
+    state: Literal["open", "closed", "planned", "all"] = "open"
 
 
 def read_exams_request(query: MultiDict[str, str]) -> ExamsRequest:
@@ -275,9 +354,8 @@ def read_exams_request(query: MultiDict[str, str]) -> ExamsRequest:
         asked = msgspec.convert(query.to_dict(), ExamsQuery, strict=False)
     except msgspec.ValidationError as error:
         raise _explained(error) from error
-    return ExamsRequest(
-        _position(asked.cursor), asked.limit, None if asked.watched is None else asked.watched == "true"
-    )
+    watched = None if asked.watched is None else asked.watched == "true"
+    return ExamsRequest(position_of_cursor(asked.cursor), asked.limit, watched, asked.state)
 
 
 def cursor_of(position: str) -> str:
@@ -285,7 +363,8 @@ def cursor_of(position: str) -> str:
     return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
 
 
-def _position(cursor: str) -> str:
+def position_of_cursor(cursor: str) -> str:
+    """The position that a cursor of ours stands for. Raises `Problem`."""
     try:
         return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError, ValueError):
@@ -294,18 +373,18 @@ def _position(cursor: str) -> str:
 
 def bad_cursor() -> Problem:
     """A cursor that we never gave."""
-    return _bad_field("cursor", "not one of ours; send the last page's next_cursor, or none to begin again")
+    return bad_field("cursor", "not one of ours; send the last page's next_cursor, or none to begin again")
 
 
 def checked_quiz_id(quiz_id: str) -> str:
     """The exam in a path, if it can be one. Raises `Problem`."""
     if len(quiz_id) > _MAX_ID_CHARACTERS:
-        raise _bad_field("quiz_id", f"longer than {_MAX_ID_CHARACTERS} characters")
+        raise bad_field("quiz_id", f"longer than {_MAX_ID_CHARACTERS} characters")
     return quiz_id
 
 
-def _read(request: Request, kind: type[_T]) -> _T:
-    """The body as this struct; an empty one is an empty object."""
+def read_body(request: Request, kind: type[_T]) -> _T:
+    """The body as this struct; an empty one is an empty object. Raises `Problem`."""
     body = request.get_data(cache=False)
     if not body:
         body = b"{}"
@@ -325,15 +404,16 @@ def _explained(error: msgspec.ValidationError, within: str = "") -> Problem:
     reason, _, path = str(error).partition(" - at ")
     field = _joined((within, path.strip("`").removeprefix("$").removeprefix(".")))
     if reason.startswith("Object missing required field"):
-        return _bad_field(_joined((field, reason.split("`")[1])), "missing; this field is required")
+        return bad_field(_joined((field, reason.split("`")[1])), "missing; this field is required")
     if reason.startswith("Object contains unknown field"):
-        return _bad_field(_joined((field, reason.split("`")[1])), "there is no such field; leave it out")
-    return _bad_field(field, reason[:1].lower() + reason[1:])
+        return bad_field(_joined((field, reason.split("`")[1])), "there is no such field; leave it out")
+    return bad_field(field, reason[:1].lower() + reason[1:])
 
 
 def _joined(parts: Iterable[str]) -> str:
     return ".".join(part for part in parts if part)
 
 
-def _bad_field(field: str, detail: str) -> Problem:
+def bad_field(field: str, detail: str) -> Problem:
+    """A field of a body or query that can't be served, and the fix."""
     return Problem(422, "bad_field", f"{field}: {detail}" if field else detail, field=field)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from msgspec import Struct
+
+from adapters.web.records import Records
 
 MIN_KEY_CHARACTERS = 16
 
@@ -15,8 +18,22 @@ class WebSettingsError(Exception):
     """A setting is missing or wrong; the message names it and the fix."""
 
 
+class KeyHolder(Struct, frozen=True):
+    """A school, and who acts with its key, as the journal says it."""
+
+    school: str
+    actor: str
+
+
+class Keys(Protocol):
+    """Which school a key belongs to."""
+
+    def holder_of(self, presented: str) -> KeyHolder | None:
+        """The school of this key, and who acts with it; None if it does not count."""
+
+
 class SchoolKeys:
-    """Which school a key belongs to. Only digests are kept."""
+    """The keys that are configured. Only digests are kept."""
 
     __slots__ = ("_schools",)
 
@@ -32,22 +49,31 @@ class SchoolKeys:
                 found = school
         return found
 
+    def holder_of(self, presented: str) -> KeyHolder | None:
+        """See `Keys`."""
+        school = self.school_of(presented)
+        return None if school is None else KeyHolder(school, "api")
+
 
 class WebSettings(Struct, frozen=True, kw_only=True):
     """`token_secrets` maps `kid` to HS256 secret; the first one signs. `socket_url` is where clients connect.
 
     `endpoints` are further hosts that a page may be sent to by a `reconnect`; the one of `socket_url` always is.
     With an `audience`, tokens are signed for it, and only those for it count.
+    `records`: what schools keep; without any, they are in this process's memory. A closed exam may be purged `purge_after_seconds`
+    later, when what was on its way to the journal is there.
     A key (or an address without one) may send `request_burst` requests at once and `requests_per_second` in the long run.
     """
 
-    school_keys: SchoolKeys
+    school_keys: Keys
     token_secrets: dict[str, str]
     socket_url: str
     endpoints: tuple[str, ...] = ()
     audience: str = ""
     requests_per_second: float = 50.0
     request_burst: float = 200.0
+    records: Records | None = None
+    purge_after_seconds: float = 60.0
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -55,8 +81,10 @@ class WebSettings(Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys((urlsplit(self.socket_url).netloc, *self.endpoints)))
 
 
-def read_school_keys(text: str) -> SchoolKeys:
-    """Keys from `school:key,school:key`. Raises `WebSettingsError`."""
+def read_school_keys(text: str, *, needed: bool = True) -> SchoolKeys:
+    """Keys from `school:key,school:key`; none may be `needed`, if there are keys on record. Raises `WebSettingsError`."""
+    if not text.strip() and not needed:
+        return SchoolKeys([])
     if not text.strip():
         raise WebSettingsError(
             "no school keys: set PROCTORWIRE_SCHOOL_KEYS to school:key,school:key (make a key: "

@@ -263,5 +263,8 @@ def test_the_page_of_the_api_has_every_route_and_no_other(cluster):
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     told = {path.partition(" ")[2] or path for row in rows for path in re.findall("`([^`]+)`", row)}
     told = {f"/api/exams/QUIZ/{path}" if not path.startswith("/") else path for path in told}
-    routes = {str(rule).replace("<quiz_id>", "QUIZ") for rule in cluster.app.url_map.iter_rules()}
+    routes = {
+        re.sub("<(quiz|student|proctor|key)_id>", lambda name: name[1].upper(), str(rule))
+        for rule in cluster.app.url_map.iter_rules()
+    }
     assert told == {route for route in routes if route.startswith("/api/")}

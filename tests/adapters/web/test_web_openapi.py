@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -18,13 +19,15 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from web_api import NORTH, ClusterApi
 
 from adapters.web.openapi import operation
+from adapters.web.records import SchoolKey
 from core.journal import Entry
 from core.participant import ExamKey
 
 SECONDS = float(os.environ.get("PROCTORWIRE_FUZZ_SECONDS", "0"))
 """How long to go on with ever other requests (`make fuzz`); 0: a few requests to each route, always the same ones."""
 
-QUIZ = "fuzzed"
+QUIZ, CLOSED = "fuzzed", "over"
+KEY_IDS = ("0123456789ab", "ba9876543210")
 EXAMPLES = 4 if SECONDS == 0 else 25
 
 
@@ -34,7 +37,12 @@ def api(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
     place = tmp_path_factory.mktemp("journal") / "journal.sqlite"
     with redis.Redis.from_url(redis_url) as client:
         it = ClusterApi(client, str(place))
-        it.post(f"/api/exams/{QUIZ}/open", {"roster": [{"student_id": "s1", "name": "Budi", "group": "A"}]})
+        roster = [{"student_id": "s1", "name": "Budi", "group": "A"}, {"student_id": "s2"}]
+        it.post(f"/api/exams/{QUIZ}/open", {"roster": roster})
+        it.post(f"/api/exams/{CLOSED}/open")
+        it.post(f"/api/exams/{CLOSED}/close")
+        for key_id in KEY_IDS:
+            it.records.add_key(SchoolKey("north", key_id, digest=key_id))
         exam = ExamKey("north", QUIZ)
         it.ports.note(Entry(*exam, "s1", 1, 0, 1_790_000_000.0, "label", "reported", after="active"))
         it.ports.note(Entry(*exam, "s1", 2, 0, 1_790_000_001.0, "message", "chat", text="=1", actor="student"))
@@ -43,7 +51,7 @@ def api(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
 
 @pytest.fixture(scope="module")
 def schema(api: ClusterApi) -> Any:
-    refused = {"expected-statuses": ["400", "401", "403", "404", "413", "415", "422"]}
+    refused = {"expected-statuses": ["400", "401", "403", "404", "409", "413", "415", "422"]}
     config = schemathesis.Config.from_dict({"checks": {"negative_data_rejection": refused}})
     return schemathesis.openapi.from_wsgi("/api/openapi.json", api.app, config=config)
 
@@ -59,7 +67,7 @@ def operations(schema: Any) -> Iterator[Any]:
 def test_the_document_has_every_route_of_the_app(api: ClusterApi) -> None:
     document = api.get("/api/openapi.json", key=None).json
     told = {
-        (path.replace("{quiz_id}", "<quiz_id>").replace("{path}", "<path:path>"), method.upper())
+        (re.sub(r"{(\w+_id)}", r"<\1>", path).replace("{path}", "<path:path>"), method.upper())
         for path, methods in document["paths"].items()
         for method in methods
     }
@@ -102,6 +110,21 @@ GOOD: dict[str, dict[str, Any]] = {
     "GET /api/exams/{quiz_id}/conversation": {},
     "GET /api/exams/{quiz_id}/conversation.csv": {"query": {"student_id": "s1"}},
     "POST /api/exams/{quiz_id}/export": {"body": {"student_id": "s1"}},
+    "POST /api/exams/{quiz_id}": {"body": {"name": "Mathematics"}},
+    "GET /api/exams/{quiz_id}/roster": {"query": {"limit": 1}},
+    "DELETE /api/exams/{quiz_id}/roster/{student_id}": {"path_parameters": {"student_id": "s2"}},
+    "POST /api/exams/{quiz_id}/proctors": {"body": {"proctors": [{"proctor_id": "p1", "group": "A"}]}},
+    "GET /api/exams/{quiz_id}/proctors": {},
+    "DELETE /api/exams/{quiz_id}/proctors/{proctor_id}": {"path_parameters": {"proctor_id": "p1"}},
+    "GET /api/school": {},
+    "POST /api/school": {"body": {"name": "North", "retention_days": 90}},
+    "GET /api/keys": {},
+    "POST /api/keys": {"body": {"label": "LMS", "days": 30}},
+    "POST /api/keys/{key_id}/rotate": {"path_parameters": {"key_id": KEY_IDS[0]}, "body": {"overlap_hours": 1}},
+    "POST /api/keys/{key_id}/revoke": {"path_parameters": {"key_id": KEY_IDS[1]}, "body": {}},
+    "GET /api/audit": {"query": {"quiz_id": QUIZ, "limit": 1}},
+    "POST /api/purge": {"body": {"confirm": "north", "older_than_days": 3_650}},
+    "POST /api/exams/{quiz_id}/purge": {"path_parameters": {"quiz_id": CLOSED}, "body": {"confirm": CLOSED}},
 }
 """A request that succeeds, for each route."""
 
@@ -109,11 +132,12 @@ GOOD: dict[str, dict[str, Any]] = {
 def test_what_succeeds_is_answered_as_the_document_says(schema: Any) -> None:
     known = {each.label: each for each in operations(schema)}
     assert set(known) == set(GOOD)
-    for label, request in GOOD.items():
-        path = {"path_parameters": {"quiz_id": QUIZ}} if "{quiz_id}" in label else {}
-        media = (
-            {"media_type": "text/csv" if label.endswith("roster") else "application/json"} if "body" in request else {}
-        )
+    for label, good in GOOD.items():
+        request = dict(good)
+        named = {"quiz_id": QUIZ} if "{quiz_id}" in label else {}
+        path = {"path_parameters": {**named, **request.pop("path_parameters", {})}}
+        kind = "text/csv" if label == "POST /api/exams/{quiz_id}/roster" else "application/json"
+        media = {"media_type": kind} if "body" in request else {}
         case = known[label].Case(**request, **path, **media)
         answer = case.call_and_validate(headers={"Authorization": f"Bearer {NORTH}"})
         assert answer.status_code in (200, 201, 202), (label, answer.text)

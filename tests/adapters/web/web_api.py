@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 import redis
 from flask import Flask
+from msgspec.structs import replace
 
 from adapters.ec2_cluster.journal import Carrier, SqliteLedger
 from adapters.ec2_cluster.keys import exam_keys, partition_keys
@@ -17,8 +18,12 @@ from adapters.ec2_cluster.web import RedisPorts
 from adapters.lambda_apigw import http, resources
 from adapters.lambda_apigw.aws_http import Credentials, Session
 from adapters.lambda_apigw.handler import application
+from adapters.lambda_apigw.records import RecordsTable
 from adapters.web.app import create_app
 from adapters.web.ports import Ports
+from adapters.web.records import Records
+from adapters.web.records.dynamodb import DynamoRecords
+from adapters.web.records.sql import SqlRecords
 from adapters.web.settings import WebSettings, read_school_keys
 from core import journal, participant
 from core.journal import Entry
@@ -54,12 +59,16 @@ class Api:
     """A running deployment's API. `ports` are those that it uses."""
 
     ports: Ports
+    records: Records
 
     def send(self, method: str, url: str, headers: dict[str, str], body: bytes) -> Answer:
         raise NotImplementedError
 
     def get(self, url: str, *, key: str | None = NORTH, **headers: str) -> Answer:
         return self.send("GET", url, _headers(key, headers), b"")
+
+    def delete(self, url: str, *, key: str | None = NORTH) -> Answer:
+        return self.send("DELETE", url, _headers(key, {}), b"")
 
     def post(self, url: str, body: Any = None, *, key: str | None = NORTH, **headers: str) -> Answer:
         """`body` is sent as JSON, bytes as they are."""
@@ -92,7 +101,9 @@ class AppApi(Api):
 
     def __init__(self, ports: Ports) -> None:
         self.ports = ports
-        self.app: Flask = create_app(ports, settings())
+        self.records: Records = SqlRecords("sqlite://")
+        wanted = replace(settings(), records=self.records, purge_after_seconds=0.0)
+        self.app: Flask = create_app(ports, wanted)
 
     def send(self, method: str, url: str, headers: dict[str, str], body: bytes) -> Answer:
         with self.app.test_client() as client:
@@ -131,7 +142,7 @@ class ClusterApi(AppApi):
     def journal(self, exam: ExamKey) -> list[Entry]:
         stream: Any = self.client.xrange(partition_keys(exam_keys(exam).tag).journal)
         entries = [journal.decode(fields[b"e"]) for _, fields in stream]
-        return [entry for entry in entries if (entry.school, entry.quiz_id) == exam]
+        return [entry for entry in entries if (entry.school, entry.quiz_id) == exam and entry.kind != "audit"]
 
 
 class ServerlessApi(Api):
@@ -141,6 +152,7 @@ class ServerlessApi(Api):
         app = application()
         self.app = app
         self.ports = http.DynamoPorts(app)
+        self.records: Records = DynamoRecords(RecordsTable(app.database, app.settings.journal_table))
 
     def send(self, method: str, url: str, headers: dict[str, str], body: bytes) -> Answer:
         answer = http.on_request(http_api_event(method, url, headers, body), Context())
