@@ -119,9 +119,34 @@ async def test_a_row_says_what_a_proctor_asks_for(boards: Boards, exam: CannedEx
     await board.sees(0, "Submitted")
     await board.sees(0, "•••")  # until the proctor asks to see scores
     await board.page.get_by_role("button", name="Settings").click()
+    for name in ("Sound", "Desktop alerts"):
+        await expect(board.page.get_by_label(name)).not_to_be_checked()
     await board.page.get_by_label("Show scores").check()
     await board.page.keyboard.press("Escape")
     await board.sees(0, "81")
+    assert await several_alerts(board.page) == {"off": 0, "beeps": 1, "waiting": 1, "isPlanned": True}
+
+
+async def several_alerts(page: Page) -> dict[str, Any]:
+    """What comes of alerts while they are off, and of three in a row when they are on."""
+    told: dict[str, Any] = await page.evaluate(
+        """async () => {
+            const {Alerts} = await import('/static/js/alerts.js');
+            const settings = {sound: false, desktop: false}, alerts = new Alerts(settings), beeps = [];
+            alerts._beep = () => beeps.push(alerts.waiting.length);
+            const news = name => [[{id: name, name}, [['offline', 1]]]];
+            alerts.raise(news('a'));
+            const off = alerts.waiting.length;
+            settings.sound = true;
+            alerts.raise(news('a'));
+            alerts.raise(news('b'));
+            await new Promise(done => setTimeout(done, 20));
+            alerts.raise(news('c'));
+            await new Promise(done => setTimeout(done, 20));
+            return {off, beeps: beeps.length, waiting: alerts.waiting.length, isPlanned: alerts.timer !== null};
+        }"""
+    )
+    return told
 
 
 async def test_an_older_view_changes_nothing(boards: Boards, exam: CannedExam) -> None:
@@ -162,6 +187,15 @@ async def test_the_order_by_risk_is_the_sum_of_parts_that_are_shown(boards: Boar
     await expect(drawer.locator("#drawer-risk-total")).to_have_text("19")
     await expect(drawer.locator("#drawer-risk")).to_contain_text("times away+15")
     await expect(drawer.locator("#drawer-risk")).to_contain_text("time away+4")
+    # by the keyboard, either way
+    first = board.page.locator('.row[aria-rowindex="2"]')
+    await board.page.get_by_role("button", name="Away", exact=True).focus()
+    await board.page.keyboard.press("Enter")
+    await expect(board.page.get_by_role("columnheader", name="Away")).to_have_attribute("aria-sort", "descending")
+    await expect(first).to_contain_text("Student H")
+    await board.page.keyboard.press("Enter")
+    await expect(board.page.get_by_role("columnheader", name="Away")).to_have_attribute("aria-sort", "ascending")
+    await expect(first).not_to_contain_text("Student H")
 
 
 async def test_who_needs_attention_is_on_top_and_one_acknowledgement_counts_for_all_proctors(
@@ -216,8 +250,11 @@ async def test_the_drawer_has_all_that_happened_from_before_it_was_opened_until_
         past.note(now - 2690 + 60 * minute, "label", "reported", before="reconnecting", after="active")
     past.note(now - 600, "session", "opened", after="tab2")
     exam.change(1, flags=["hand_raised"])
+    exam.change(2, flags=["hand_raised"])
     Past(boards, exam, 1).note(now - 300, "message", "raise_hand", text="May I go out?", reference="m2")
+    Past(boards, exam, 2).note(now - 200, "message", "raise_hand", text="I too?", reference="m3")
     board = await boards.open(exam)
+    await expect(board.page.locator("#attention-list .name")).to_have_text(["Student C", "Student B"])  # newest first
     await expect(board.page.locator("#panel-hands")).to_contain_text(
         re.compile(r"Student B.*waiting 5 min.*May I", re.DOTALL)
     )
@@ -342,6 +379,8 @@ async def test_a_command_shows_who_gets_it_and_how_far_it_came(boards: Boards, e
     assert order["reason_code"] == "technical"
     await exam.answer(order["command_id"], {"s00001": "confirmed"})
     await expect(board.page.locator("#panel-commands")).to_contain_text("1 confirmed · 1 refused")
+    await exam.answer(order["command_id"], {"s00003": "expired"})
+    await expect(board.page.locator("#panel-commands")).to_contain_text("1 confirmed · 1 expired")
 
 
 async def test_ending_an_attempt_needs_a_reason(boards: Boards, exam: CannedExam) -> None:

@@ -48,6 +48,7 @@ export class Attention {
     this.lines = new Map(); // student id -> Line
     this.more.addEventListener("click", () => (this.waiting ? this._letIn() : onAll()));
     this.waiting = 0;
+    this.unsorted = false; // whether all came at once, and so stand in no order
     section.addEventListener("pointerleave", () => this._letIn());
     section.addEventListener("focusout", () => this._letIn());
   }
@@ -58,6 +59,13 @@ export class Attention {
 
   _letIn() {
     this.open = true;
+  }
+
+  /** Newest first, of those who were there before this page was. */
+  _sort() {
+    this.unsorted = false;
+    const began = ({ student }) => this.students.attention.get(student.id).reasons[0]?.[1] ?? 0;
+    for (const line of [...this.lines.values()].sort((a, b) => began(a) - began(b))) this.list.prepend(line.element);
   }
 
   /** Paint the zone. While somebody points at it or works in it, newcomers wait outside so that nothing moves. */
@@ -71,6 +79,7 @@ export class Attention {
       this.lines.delete(id);
     }
     const hidden = [];
+    const moved = this.unsorted && !busy;
     for (const [id, entry] of attention) {
       let line = this.lines.get(id);
       if (!line) {
@@ -84,6 +93,7 @@ export class Attention {
       }
       line.paint(entry, now);
     }
+    if (moved) this._sort();
     this.waiting = this.lines.size < MOST ? hidden.length : 0;
     const text = this.waiting ? t("attention_new", { n: hidden.length }) : t("attention_more", { n: hidden.length });
     this.more.hidden = hidden.length === 0;

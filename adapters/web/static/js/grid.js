@@ -15,6 +15,9 @@ const CALM = matchMedia("(prefers-reduced-motion: reduce)");
 const FLAGS = { hand_raised: "hand", several_pages: "pages", flagged: "flag", warned: "warn" };
 const LOW_SECONDS = 300;
 
+/** What is looked for at its most; names, statuses and time left go upwards. */
+const MOST_FIRST = new Set(["risk", "away", "answered", "question", "score"]);
+
 const COLUMNS = [
   { id: "status", sort: "status" },
   { id: "student", sort: "name" },
@@ -191,7 +194,7 @@ export class Grid {
     const first = h("div", { role: "columnheader", class: "cell select", "aria-colindex": 1 }, h("label", { class: "tick" }, this.all));
     this.head.replaceChildren(first, ...COLUMNS.map(({ id, sort }, n) => {
       const text = t(`col_${id}`);
-      const content = sort ? h("button", { type: "button", class: "sort", tabindex: -1, onclick: () => this.onSort(sort) }, text, h("i", { class: "arrow" })) : text;
+      const content = sort ? h("button", { type: "button", class: "sort", onclick: () => this.onSort(sort) }, text, h("i", { class: "arrow" })) : text;
       const head = h("div", { role: "columnheader", class: `cell ${id}`, "aria-colindex": n + 2 }, content);
       this.heads.set(id, head);
       return head;
@@ -246,7 +249,7 @@ export class Grid {
     for (const row of this.spare) row.element.remove();
     for (const [id, head] of this.heads) {
       const sorted = COLUMNS.find(column => column.id === id).sort === this.query.sort;
-      setAttribute(head, "aria-sort", sorted && (this.query.reversed ? "descending" : "ascending"));
+      setAttribute(head, "aria-sort", sorted && (MOST_FIRST.has(this.query.sort) === this.query.reversed ? "ascending" : "descending"));
     }
     const active = this.rows.get(this.active);
     setAttribute(this.scroller, "aria-activedescendant", active?.element.id);

@@ -128,6 +128,8 @@ function run(given) {
     } catch (error) {
       inbox.failed(error.message);
     }
+    attend();
+    attention.unsorted = true;
     schedule((newLists = newDrawer = true));
   }
 
@@ -190,6 +192,7 @@ function run(given) {
     if (newNames) {
       showGroups();
       showTools();
+      grid.moved = true; // the heads say by what it is sorted, even where no row moved
     }
     if (settings.tiles) tiles.paint(dirty, reordered, seconds);
     else grid.paint(dirty, reordered, tick, seconds);

@@ -9,6 +9,25 @@ import { LABELS, SHAPES } from "./marks.js";
 const PATHS = Object.fromEntries(LABELS.map(label => [label, new Path2D(SHAPES[label])]));
 const HEAD = 26;
 const PAD = 4;
+const GAP = 24; // between groups that stand side by side
+const FOOT = 10;
+const LEAST_ACROSS = 8;
+const MOST_COLUMNS = 6;
+
+/** How many groups stand side by side so that all take the least height, and how many tiles each is wide. */
+function bestColumns(sizes, width, size) {
+  let best = null;
+  for (let columns = 1; columns <= Math.min(MOST_COLUMNS, Math.max(1, sizes.length)); columns += 1) {
+    const across = Math.floor((width - (columns - 1) * GAP) / columns / size);
+    if (best && across < LEAST_ACROSS) break;
+    let height = 0;
+    for (let first = 0; first < sizes.length; first += columns) {
+      height += HEAD + FOOT + Math.ceil(Math.max(...sizes.slice(first, first + columns)) / Math.max(1, across)) * size;
+    }
+    if (!best || height < best.height) best = { columns, across: Math.max(1, across), height };
+  }
+  return best;
+}
 
 export class Tiles {
   constructor({ scroller, canvas, tip, say, query, onOpen }) {
@@ -16,6 +35,7 @@ export class Tiles {
     this.at = -1;
     this.places = new Map(); // student -> [x, y]
     this.order = [];
+    this.blocks = []; // groups where they stand
     this.context = canvas.getContext("2d");
     new ResizeObserver(() => (this.width = 0)).observe(scroller);
     canvas.addEventListener("pointermove", event => this._hover(event));
@@ -60,21 +80,25 @@ export class Tiles {
       groups.get(name).push(student);
     }
     const named = [...groups].sort(([a], [b]) => a.localeCompare(b, undefined, { numeric: true }));
-    const across = (this.across = Math.max(1, Math.floor(width / size)));
     this.places.clear();
     this.order = [];
-    const heads = [];
+    this.blocks = [];
+    const { columns, across } = bestColumns(named.map(([, members]) => members.length), width, size);
+    const step = across * size + GAP;
     let y = PAD;
-    for (const [name, members] of named) {
-      if (named.length > 1 || name) {
-        heads.push([name || t("ungrouped"), members.length, y]);
-        y += HEAD;
-      }
-      members.forEach((student, n) => {
-        this.places.set(student, [PAD + (n % across) * size, y + Math.floor(n / across) * size]);
-        this.order.push(student);
+    for (let first = 0; first < named.length; first += columns) {
+      let tallest = 0;
+      named.slice(first, first + columns).forEach(([name, members], column) => {
+        const head = named.length > 1 || name ? HEAD : 0;
+        const block = { name: head ? name || t("ungrouped") : "", many: members.length, first: this.order.length, x: PAD + column * step, y: y + head, across };
+        this.blocks.push(block);
+        members.forEach((student, n) => {
+          this.places.set(student, [block.x + (n % across) * size, block.y + Math.floor(n / across) * size]);
+          this.order.push(student);
+        });
+        tallest = Math.max(tallest, head + Math.ceil(members.length / across) * size);
       });
-      y += Math.ceil(members.length / across) * size + 10;
+      y += tallest + FOOT;
     }
     this.index = new Map(this.order.map((student, n) => [student, n]));
     this.canvas.width = Math.max(1, Math.round((width + 2 * PAD) * ratio));
@@ -84,12 +108,13 @@ export class Tiles {
     this.context.setTransform(ratio, 0, 0, ratio, 0, 0);
     this.context.font = `600 12px ${getComputedStyle(document.body).fontFamily}`;
     this.context.textBaseline = "top";
-    for (const [name, many, top] of heads) {
+    for (const { name, many, x, y: top } of this.blocks) {
+      if (!name) continue;
       this.context.fillStyle = this.colours.ink;
-      this.context.fillText(name, PAD + 2, top + 5);
+      this.context.fillText(name, x + 2, top - HEAD + 5);
       const wide = this.context.measureText(name).width;
       this.context.fillStyle = this.colours.soft;
-      this.context.fillText(String(many), PAD + wide + 10, top + 5);
+      this.context.fillText(String(many), x + wide + 10, top - HEAD + 5);
     }
     for (const student of this.order) this._tile(student);
   }
@@ -132,15 +157,25 @@ export class Tiles {
 
   _find(x, y) {
     const { size } = this;
-    let low = 0, high = this.order.length - 1;
-    while (low <= high) { // rows of tiles go down, so the last one that starts above is in the right row or beyond
-      const middle = (low + high) >> 1;
-      const [left, top] = this.places.get(this.order[middle]);
-      if (y < top || (y < top + size && x < left)) high = middle - 1;
-      else if (y >= top + size || x >= left + size) low = middle + 1;
-      else return middle;
+    for (const block of this.blocks) {
+      const column = Math.floor((x - block.x) / size), row = Math.floor((y - block.y) / size);
+      const n = row * block.across + column;
+      if (column >= 0 && column < block.across && row >= 0 && n < block.many) return block.first + n;
     }
     return -1;
+  }
+
+  /** The nearest tile above or below; the same one if there is none. */
+  _beyond(index, down) {
+    const [x, y] = this.places.get(this.order[index]);
+    let best = index, least = Infinity;
+    this.order.forEach((student, n) => {
+      const [left, top] = this.places.get(student);
+      const away = (top - y) * down;
+      const distance = away > 0 ? away * 10_000 + Math.abs(left - x) : Infinity; // rows first, then how far to the side
+      if (distance < least) [best, least] = [n, distance];
+    });
+    return best;
   }
 
   _hover(event) {
@@ -161,10 +196,10 @@ export class Tiles {
   }
 
   _key(event) {
-    const moves = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: this.across, ArrowUp: -this.across };
+    const moves = { ArrowRight: at => at + 1, ArrowLeft: at => at - 1, ArrowDown: at => this._beyond(at, 1), ArrowUp: at => this._beyond(at, -1) };
     if (event.key in moves) {
       const before = this.order[this.at];
-      this.at = Math.max(0, Math.min(this.order.length - 1, this.at < 0 ? 0 : this.at + moves[event.key]));
+      this.at = before ? Math.max(0, Math.min(this.order.length - 1, moves[event.key](this.at))) : 0;
       const student = this.order[this.at];
       if (!student) return;
       if (before) this._tile(before);
