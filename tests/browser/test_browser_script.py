@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -30,11 +31,13 @@ class Exam:
         self._serving = serve_pages(service.url, secret)
         self._site = self._serving.__enter__()
 
-    async def start(self, *, clock: bool = False, **token: Any) -> Opened:
+    async def start(self, *, clock: bool = False, worker: bool = True, **token: Any) -> Opened:
         url = self._site.link("exam", student_token(self.secret, "north", "geo", "s1", "a1", **token))
         self.opened = await open_page(self.browser, f"{self._site.url}/static/icon.svg")
         if clock:
             await self.opened.page.clock.install()
+        if not worker:
+            await self.opened.page.add_init_script("window.Worker = class { constructor() { throw new Error('no'); } }")
         await self.opened.page.goto(url)
         await self.opened.page.get_by_role("button", name="start the exam").click()
         return self.opened
@@ -135,6 +138,33 @@ async def test_silence_is_filled_with_heartbeats_that_promise_the_next(exam: Exa
     assert service.line.reports[-1]["next_ms"] == 38_000  # its worker rings on time
     await opened.page.evaluate("document.dispatchEvent(new Event('freeze'))")
     await service.until(lambda: service.line.reports[-1]["next_ms"] == 300_000)
+
+
+async def test_focus_elsewhere_counts_after_a_while_as_one_absence_with_the_tab_hidden_in_it(
+    exam: Exam, service: CannedService
+) -> None:
+    page = (await exam.join(clock=True, worker=False)).page
+
+    async def focus(has: bool) -> None:
+        await page.evaluate(
+            "has => { document.hasFocus = () => has; window.dispatchEvent(new Event(has ? 'focus' : 'blur')); }", has
+        )
+
+    await focus(False)
+    await page.clock.fast_forward(1_500)
+    await focus(True)  # a glance
+    await page.clock.fast_forward(2_500)
+    await focus(False)
+    await page.clock.fast_forward(2_500)
+    await service.until(lambda: service.line.reports[-1]["user_status"] == "away")
+    await hide(page, True)
+    await service.until(lambda: service.line.heartbeats)
+    assert service.line.heartbeats[-1]["next_ms"] == 60_000  # without a worker its timers ring once a minute
+    await hide(page, False)
+    await focus(True)
+    await service.until(lambda: service.line.reports[-1]["user_status"] == "active")
+    told = [status for status, _ in itertools.groupby(report["user_status"] for report in service.line.reports)]
+    assert told == ["active", "away", "active"]
 
 
 async def test_it_follows_the_service_only_to_hosts_that_it_knows(exam: Exam, service: CannedService) -> None:

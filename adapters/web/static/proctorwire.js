@@ -262,7 +262,8 @@
     }
 
     const events = [
-      [document, "visibilitychange", () => (hidden() ? look() : wake())],
+      // Who was away already says that its next word may take longer now.
+      [document, "visibilitychange", () => (hidden() ? (look(), beat()) : wake())],
       [window, "focus", look],
       [window, "blur", look],
       [window, "online", () => wake(RETRY_MS[0])],
