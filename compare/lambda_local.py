@@ -22,9 +22,8 @@ from msgspec import Struct
 
 from adapters.lambda_apigw import config
 from adapters.lambda_apigw.handler import Application
-from adapters.lambda_apigw.http import DynamoPorts, web_settings
+from adapters.lambda_apigw.http import web_app
 from adapters.lambda_apigw.local.exam_stack import LocalServerless
-from adapters.web.app import create_app
 from core.identity import Principal, issue
 
 _TOKEN_SECONDS = 8 * 3_600.0
@@ -96,7 +95,7 @@ async def serve(options: LocalOptions, tell: Callable[[Served], None]) -> None:
 def http_api(settings: config.Settings, port: int) -> Iterator[str]:
     """The HTTP API in a thread; its address. One request at a time, as in an execution environment. Raises OSError."""
     app = Application(settings, "http")
-    wsgi = create_app(DynamoPorts(app), web_settings(settings))
+    wsgi = web_app(app)
 
     def request(environ: object, start_response: object) -> object:
         app.session.begin(_INVOCATION_SECONDS)

@@ -10,6 +10,7 @@ import click
 
 from compare.administration import admin
 from compare.commands import bench, serverless
+from compare.records import purge, records
 from core.identity import Principal, issue
 
 _HOURS = 3600.0
@@ -149,6 +150,12 @@ def token(
     metavar="PLACE",
     help="Where the cluster's journal is carried to, the same as for `serve`: timelines and the conversation come from there.",
 )
+@click.option(
+    "--records",
+    metavar="PLACE",
+    help="Where keys, exams, rosters and assignments are kept: sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME or "
+    "dynamodb:TABLE.  [default: beside the journal]",
+)
 @click.option("--audience", metavar="TEXT", help="The same as for `serve`: tokens are signed for it.")
 @click.option("--endpoints", metavar="LIST", help="Further hosts that clients may be sent to, comma-separated.")
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), help="[default: INFO]")
@@ -255,6 +262,8 @@ main.add_command(serverless.bench_command)
 
 
 main.add_command(admin)
+main.add_command(records)
+main.add_command(purge)
 
 
 class BadInput(click.ClickException):

@@ -33,6 +33,7 @@ from adapters.ec2_cluster.clock import ServiceClock
 from adapters.ec2_cluster.config import PREFIX, SettingsError, read_secrets
 from adapters.ec2_cluster.journal import Ledger, LedgerUnavailableError, ledger_place, open_ledger
 from adapters.ec2_cluster.keys import REVOKED, REVOKED_CHANNEL, all_partitions, exam_keys, exam_of, partition_keys
+from adapters.ec2_cluster.records import IN_MEMORY, default_place, open_records
 from adapters.ec2_cluster.shell import HERE, RETENTION_SECONDS
 from adapters.web.app import create_app
 from adapters.web.ports import Enrolled, Purged, Removed, Unavailable
@@ -472,7 +473,9 @@ class WebServerSettings(Struct, frozen=True, kw_only=True):
     """The process that serves the API. `port` 0: a free one. `socket_url`: where this cluster's clients connect.
 
     `journal`: where the cluster's journal is carried to, as for `serve`; without it, timelines show only the last moments.
-    `audience`: as for `serve`; tokens are signed for it.
+    `audience`: as for `serve`; tokens are signed for it. `records`: where schools' keys, exams, rosters and assignments are, a
+    database's URL or `dynamodb:TABLE`; without it, beside the journal. `records_secret`: the ARN of the secret with the database's
+    password, if it has one.
     """
 
     host: str = "127.0.0.1"
@@ -484,6 +487,8 @@ class WebServerSettings(Struct, frozen=True, kw_only=True):
     school_keys: str = ""
     audience: str = ""
     journal: str = ""
+    records: str = ""
+    records_secret: str = ""
     log_level: str = "INFO"
 
 
@@ -525,9 +530,16 @@ def read_web_settings(
         ledger_place(server.journal)
     except ValueError as error:
         raise SettingsError(f"journal is {server.journal!r}: {error}") from error
+    place = server.records or default_place(server.journal)
+    try:
+        records = open_records(place, server.records_secret)
+    except ValueError as error:
+        raise SettingsError(f"records is {server.records!r}: {error}") from error
     try:
         settings = WebSettings(
-            school_keys=read_school_keys(server.school_keys),
+            # the first key may be made by `proctorwire records key`, if there is somewhere to keep it
+            school_keys=read_school_keys(server.school_keys, needed=place == IN_MEMORY),
+            records=records,
             token_secrets=secrets_by_kid,
             socket_url=read_socket_url(server.socket_url),
             endpoints=read_endpoints(server.endpoints),
@@ -545,6 +557,10 @@ def serve(server: WebServerSettings, settings: WebSettings, out: TextIO = sys.st
     that a slow client holds no thread, and bounds both. (Gunicorn's documentation asks for a buffering proxy in front.)
     """
     logging.basicConfig(level=server.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if not server.records and not server.journal:
+        log.warning(
+            "without records or journal, keys, exams and rosters on record end with this process: give --records"
+        )
     client = connect(server.redis_url)
     sock = _bound(server.host, server.port)
     http = waitress.create_server(
@@ -568,6 +584,8 @@ def serve(server: WebServerSettings, settings: WebSettings, out: TextIO = sys.st
     http.run()  # returns after `_end`
     http.close()
     client.close()
+    if settings.records is not None:
+        settings.records.close()
     return 0
 
 

@@ -26,13 +26,19 @@ HEADERS = {"Authorization": f"Bearer {NORTH}", "Content-Type": "application/json
 
 
 @pytest.fixture(scope="module")
-def server(redis_url):
+def records(tmp_path_factory):
+    """Where the server keeps its records."""
+    return f"sqlite:///{tmp_path_factory.mktemp('records')}/records.sqlite"
+
+
+@pytest.fixture(scope="module")
+def server(redis_url, records):
     process = subprocess.Popen(
         [
             sys.executable,
             "-c",
             "from compare.proctorwire import main; main()",
-            *("web", "--redis", redis_url, "--port", "0", "--json"),
+            *("web", "--redis", redis_url, "--port", "0", "--json", "--records", records),
         ],
         env=os.environ | ENVIRONMENT,
         stdout=subprocess.PIPE,
@@ -85,6 +91,60 @@ def test_the_commands_of_the_page_about_the_api_run_as_shown(server, tmp_path):
             check=False,
         )
         assert done.returncode == 0, command + done.stdout + done.stderr
+
+
+def test_an_operator_makes_a_schools_first_key_and_purges_its_exams(server, records, tmp_path, quiz, monkeypatch):
+    def command(*arguments):
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 0, done.output
+        return done.output.strip()
+
+    monkeypatch.setenv("PROCTORWIRE_RECORDS", records)
+    key = command("records", "key", "--school", "west", "--label", "LMS")
+    west = HEADERS | {"Authorization": f"Bearer {key}"}
+    roster = json.dumps({"roster": [{"student_id": "s1"}]})
+    assert ask(server, "POST", f"/api/exams/{quiz}/open", roster, west)[0] == 201
+    assert ask(server, "POST", f"/api/exams/{quiz}/close", "{}", west)[0] == 200
+
+    there = f"sqlite:///{tmp_path}/copy.sqlite"
+    assert command("records", "copy", "--school", "west", "--from", records, "--to", there) == (
+        "1 keys, 1 exams, 1 students, 0 proctors"
+    )
+    (listed,) = json.loads(command("records", "keys", "--school", "west", "--at", there, "--json"))
+    assert (listed["label"], listed["state"]) == ("LMS", "active")
+
+    monkeypatch.setenv("PROCTORWIRE_SCHOOL_KEY", key)
+    purge = ["purge", "--url", server["url"], "--school", "west"]
+    early = CliRunner().invoke(main, [*purge, "--exam", quiz, "--yes"])
+    assert (early.exit_code, "refuses (409)" in early.output) == (1, True)
+    wrong = CliRunner().invoke(main, [*purge, "--older-than-days", "0"], input="north\n")
+    assert "nothing was deleted" in wrong.output
+    assert command(*purge, "--older-than-days", "1", "--yes") == "0 items of 0 exams deleted"
+
+    command("records", "revoke", "--school", "west", "--id", listed["key_id"])
+    assert "revoked" in command("records", "keys", "--school", "west")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["records", "keys", "--school", "x", "--at", "sqlite://"], "ends with this command"),
+        (["records", "keys", "--school", "x", "--at", "records.txt"], "not a database URL"),
+        (["records", "revoke", "--school", "x", "--id", "k1", "--at", "sqlite:///{there}"], "x has no key k1"),
+        (["records", "keys", "--school", "x", "--at", "postgresql://u@127.0.0.1:9/x"], "the records' database"),
+        (["purge", "--url", "ftp://x", "--school", "x", "--key", "k", "--yes"], "it must begin with https://"),
+        (["purge", "--url", "http://127.0.0.1:9", "--school", "x", "--key", "k", "--yes"], "can't be reached"),
+        (
+            ["purge", "--url", "http://x", "--school", "x", "--key", "k", "--exam", "e", "--older-than-days", "1"],
+            "give one of them",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_command_about_records_is_told_in_a_line(arguments, complaint, tmp_path):
+    given = [argument.replace("{there}", f"{tmp_path}/r.sqlite") for argument in arguments]
+    done = CliRunner().invoke(main, given)
+    assert (done.exit_code, complaint in done.output) == (1, True), done.output
+    assert "Traceback" not in done.output
 
 
 def test_a_body_in_chunks_is_read_and_its_size_bounded(server):

@@ -103,6 +103,9 @@ def test_what_is_given_goes_before_the_environment_and_that_before_defaults():
         ({"port": "http"}, "port"),
         ({"threads": 0}, "threads is 0"),
         ({"socket_url": "http://x"}, "socket_url is 'http://x'"),
+        ({"records": "records.txt"}, "records is 'records.txt': not a database URL"),
+        ({"records": "postgresql://u@h/n?sslmode=no"}, "sslmode is 'no'"),
+        ({"school_keys": ""}, "no school keys"),
     ],
 )
 def test_wrong_settings_are_named_in_one_line(given, complaint):
@@ -110,6 +113,17 @@ def test_wrong_settings_are_named_in_one_line(given, complaint):
         read_web_settings(given, ENVIRONMENT)
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_records_lie_beside_the_journal_and_may_have_every_key(tmp_path):
+    journal = tmp_path / "journal.sqlite"
+    server, settings = read_web_settings({"journal": str(journal), "school_keys": ""}, ENVIRONMENT)
+    assert settings.school_keys.holder_of("x") is None
+    settings.records.check()
+    settings.records.close()
+    assert (tmp_path / "journal.sqlite-records").exists()
+    server, settings = read_web_settings({"journal": "dynamodb:t?region=ap-southeast-1"}, ENVIRONMENT)
+    assert (server.records, type(settings.records).__name__) == ("", "DynamoRecords")
 
 
 def test_a_url_that_is_no_redis_is_refused():
