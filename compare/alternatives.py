@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from compare.bill import Bill, CostLine
+from compare.bill import Bill, CostLine, priced_line
 from compare.prices import Prices
 from compare.usage import ServerlessUsage
 
@@ -60,18 +60,5 @@ def _alternative(
 ) -> Alternative:
     lines = []
     for title, quantity, key, note in parts:
-        price = prices.price(service, key)
-        lines.append(
-            CostLine(
-                name=title,
-                quantity=quantity,
-                unit=price.unit,
-                unit_price_usd=price.first_usd,
-                usd=price.cost(quantity),
-                source=price.source,
-                confidence=price.confidence,
-                basis="modelled",
-                note=note,
-            )
-        )
+        lines.append(priced_line(title, quantity, prices.price(service, key), "modelled", note))
     return Alternative(name, sum(line.usd for line in lines) + rest, tuple(lines), rest)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from compare.standing import CACHE, CLUSTER, SERVERLESS, Habits, Standing
 from compare.usage import Basis
 
 FreeTier = Literal["none", "legacy", "credit"]
@@ -118,17 +119,14 @@ class Assumptions(msgspec.Struct, frozen=True):
     cache_nodes: int = 2  # primary and replica; none with a single instance
     disk_gb: float = 8.0  # on each instance
     start_stop_hours: float = 1.0  # an instance runs this much longer than its exam
-    alarms: int = 5
-    metrics: int = 10
     cluster_log_gb: float = 0.1  # a month
     platform_log_bytes: float = (
         0.0  # that Lambda itself writes for one invocation: the template has it write warnings only
     )
-    secrets: int = 2  # the token keys and the schools' keys
-    secret_reads: float = 10_000.0  # a month, by new execution environments or instances
-    customer_keys: int = 1  # of one's own to encrypt with, as the template has it; AWS's own cost nothing
-    key_requests: float = 20_000.0  # a month, with a key of one's own
-    idle_polls_per_minute: float = 15.0  # five pollers of an event source mapping, 20 s each, when its queue is empty
+    serverless_standing: Standing = SERVERLESS
+    cluster_standing: Standing = CLUSTER
+    cache_standing: Standing = CACHE  # besides, with several instances
+    habits: Habits = Habits()
     log_months: float = 1.0  # kept
     journal_entry_bytes: float = 1024.0
     journal_months: float = 12.0  # kept

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from compare.prices import Confidence
+from compare.prices import Confidence, Price
 from compare.usage import Basis, Mode
 
 Variant = Literal["pay per use", "always on", "scheduled", "scale to zero"]
@@ -24,6 +24,24 @@ class CostLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     confidence: Confidence  # of the price
     basis: Basis  # of the quantity
     note: str = ""  # how the quantity came about
+
+
+def priced_line(
+    name: str, quantity: float, price: Price, basis: Basis, note: str = "", usd: float | None = None
+) -> CostLine:
+    """One line; `usd` is given where several lines share the tiers of one price."""
+    total = price.cost(quantity) if usd is None else usd
+    return CostLine(
+        name=name,
+        quantity=float(quantity),
+        unit=price.unit,
+        unit_price_usd=total / quantity if quantity else price.first_usd,
+        usd=total,
+        source=price.source,
+        confidence=price.confidence,
+        basis=basis,
+        note=note,
+    )
 
 
 class Bill(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

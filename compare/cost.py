@@ -26,10 +26,12 @@ from compare.bill import (
     Variant,
     break_even,
     break_even_sentence,
+    priced_line,
 )
 from compare.credits import one_run, simulate, timetable
 from compare.free import free_lines
 from compare.prices import InstanceType, Price, PriceError, Prices
+from compare.standing import agent_metric_months, function_metric_months, standing_lines
 from compare.stretch import (
     FORCED_RECONNECT_HOURS,
     HOURS_PER_MONTH,
@@ -101,7 +103,9 @@ def serverless_cost(
     exam = stretch_serverless(usage, plan, opening)
 
     def month(exams: float, guess: Assumptions = given) -> Bill:
-        lines = _serverless_lines(exam, exams, prices, guess) + _idle_polling(prices, guess) + _watching(prices, guess)
+        metrics = function_metric_months(plan.hours * exams, guess.habits)
+        lines = _serverless_lines(exam, exams, prices, guess)
+        lines += standing_lines(guess.serverless_standing, metrics, prices, guess.habits)
         return Bill("pay per use", lines + free_lines(lines, guess))
 
     return ModeCost(
@@ -201,9 +205,11 @@ def cluster_cost(
         needed = size
         if guess is not given:
             needed = capacity(usage, plan, prices.instance(guess.instance_type), opening, guess)
+        kept = guess.cluster_standing if needed.instances == 1 else guess.cluster_standing.plus(guess.cache_standing)
+        hours = _instance_hours(exam, variant, exams, guess)
         lines = (
             *_cluster_lines(exam, needed, variant, exams, prices, guess),
-            *_watching(prices, guess),
+            *standing_lines(kept, agent_metric_months(needed.instances, hours, guess.habits), prices, guess.habits),
             *_cluster_standing(prices, guess),
         )
         return Bill(variant, lines + free_lines(lines, guess))
@@ -295,27 +301,11 @@ def compare_costs(serverless: ModeCost, cluster: ModeCost) -> MoneyVerdict:
     return MoneyVerdict(cheaper, saves, percent, meeting, sentence)
 
 
-def _line(name: str, quantity: float, price: Price, basis: Basis, note: str = "", usd: float | None = None) -> CostLine:
-    """One line; `usd` is given where several lines share the tiers of one price."""
-    total = price.cost(quantity) if usd is None else usd
-    return CostLine(
-        name=name,
-        quantity=float(quantity),
-        unit=price.unit,
-        unit_price_usd=total / quantity if quantity else price.first_usd,
-        usd=total,
-        source=price.source,
-        confidence=price.confidence,
-        basis=basis,
-        note=note,
-    )
-
-
 def _sharing_tiers(price: Price, parts: Sequence[tuple[str, float, Basis, str]]) -> Iterable[CostLine]:
     together = sum(quantity for _, quantity, _, _ in parts)
     average = price.cost(together) / together if together else 0.0
     for name, quantity, basis, note in parts:
-        yield _line(name, quantity, price, basis, note, usd=quantity * average)
+        yield priced_line(name, quantity, price, basis, note, usd=quantity * average)
 
 
 def _serverless_lines(exam: ServerlessUsage, exams: float, prices: Prices, given: Assumptions) -> tuple[CostLine, ...]:
@@ -342,15 +332,15 @@ def _serverless_lines(exam: ServerlessUsage, exams: float, prices: Prices, given
                 ("Messages to clients", messages_out * exams, "measured", steps),
             ],
         ),
-        _line("Connection minutes", minutes * exams, prices.price("apigateway", "websocket-minute"), "measured"),
-        _line(
+        priced_line("Connection minutes", minutes * exams, prices.price("apigateway", "websocket-minute"), "measured"),
+        priced_line(
             "Token requests (HTTP API)",
             exam.connects * exams,
             prices.price("apigateway", "http-request"),
             "assumed",
             "one for each connection",
         ),
-        _line("Lambda requests", invocations * exams, prices.price("lambda", "request"), "measured"),
+        priced_line("Lambda requests", invocations * exams, prices.price("lambda", "request"), "measured"),
     ]
     for architecture in sorted({function.architecture for function in functions.values()}):
         chosen = {name: function for name, function in functions.items() if function.architecture == architecture}
@@ -376,13 +366,15 @@ def _serverless_lines(exam: ServerlessUsage, exams: float, prices: Prices, given
             ],
         )
     lines += [
-        _line("DynamoDB writes", writes, prices.price("dynamodb", "write-unit"), "emulated"),
-        _line("DynamoDB reads", reads, prices.price("dynamodb", "read-unit"), "emulated"),
+        priced_line("DynamoDB writes", writes, prices.price("dynamodb", "write-unit"), "emulated"),
+        priced_line("DynamoDB reads", reads, prices.price("dynamodb", "read-unit"), "emulated"),
         _journal_storage(exam.journal_entries * exams, prices, given),
-        _line("SQS requests", exam.sqs_requests * exams, prices.price("sqs", "request"), "emulated"),
-        _line("Log ingestion", log_gb * exams, prices.price("logs", "ingest-gb"), "modelled"),
-        _line("Log storage", log_gb * exams * given.log_months, prices.price("logs", "storage-gb-month"), "modelled"),
-        _line(
+        priced_line("SQS requests", exam.sqs_requests * exams, prices.price("sqs", "request"), "emulated"),
+        priced_line("Log ingestion", log_gb * exams, prices.price("logs", "ingest-gb"), "modelled"),
+        priced_line(
+            "Log storage", log_gb * exams * given.log_months, prices.price("logs", "storage-gb-month"), "modelled"
+        ),
+        priced_line(
             "Data to the internet",
             egress_gb * exams,
             prices.price("egress", "internet-gb"),
@@ -397,15 +389,14 @@ def _cluster_lines(
     exam: ClusterUsage, size: Capacity, variant: Variant, exams: float, prices: Prices, given: Assumptions
 ) -> tuple[CostLine, ...]:
     exam_hours = exam.duration_seconds / 3600
-    running = min(HOURS_PER_MONTH, (exam_hours + given.start_stop_hours) * exams)
-    instance_hours = HOURS_PER_MONTH if variant == "always on" else running
-    standing_hours = running if variant == "scale to zero" else HOURS_PER_MONTH
+    instance_hours = _instance_hours(exam, variant, exams, given)
+    standing_hours = instance_hours if variant == "scale to zero" else HOURS_PER_MONTH
     addresses = size.instances * instance_hours + given.load_balancer_addresses * standing_hours
     egress_gb = (exam.egress_bytes + exam.frames_out * given.frame_overhead_bytes) / GIB
     write_units = exam.journal_entries * math.ceil(given.journal_entry_bytes / 1024)
     new, opened = LISTENER_UNIT[given.listener]
     lines = [
-        _line(
+        priced_line(
             f"Instances ({size.instances} x {size.instance_type})",
             size.instances * instance_hours,
             prices.price("ec2", size.instance_type),
@@ -417,25 +408,25 @@ def _cluster_lines(
     if instance.baseline is not None:
         surplus = _surplus_vcpu_hours(exam, size, instance, variant, exams, given)
         price = prices.price("ec2", f"surplus-credit-{instance.family}")
-        lines.append(_line("CPU above the credits", surplus, price, "modelled", "simulated hour by hour"))
+        lines.append(priced_line("CPU above the credits", surplus, price, "modelled", "simulated hour by hour"))
     lines += [
-        _line("Load balancer", standing_hours, prices.price("nlb", "hour"), "assumed"),
-        _line(
+        priced_line("Load balancer", standing_hours, prices.price("nlb", "hour"), "assumed"),
+        priced_line(
             "Load balancer capacity",
             _nlcu(exam, egress_gb, given) * exam_hours * exams,
             prices.price("nlb", "nlcu-hour"),
             "modelled",
             f"{given.listener.upper()}: {new:g} new connections a second, {opened:,.0f} open, or 1 GB an hour",
         ),
-        _line(
+        priced_line(
             "Load balancer to other zones",
             2 * (exam.ingress_bytes / GIB + egress_gb) * (1 - 1 / max(1, given.load_balancer_addresses)) * exams,
             prices.price("egress", "cross-az-gb"),
             "modelled",
             "the share of the clients' bytes that reaches an instance in another zone; both directions are billed",
         ),
-        _line("Public IPv4 addresses", addresses, prices.price("vpc", "public-ipv4-hour"), "assumed"),
-        _line(
+        priced_line("Public IPv4 addresses", addresses, prices.price("vpc", "public-ipv4-hour"), "assumed"),
+        priced_line(
             "Disks (gp3)",
             size.instances * given.disk_gb * instance_hours / HOURS_PER_MONTH,
             prices.price("ebs", "gp3-gb-month"),
@@ -446,8 +437,8 @@ def _cluster_lines(
         price = prices.price("elasticache", f"valkey-{given.cache_node}")
         cross_gb = exam.cross_instance_bytes / GIB
         lines += [
-            _line("ElastiCache for Valkey", given.cache_nodes * standing_hours, price, "assumed"),
-            _line(
+            priced_line("ElastiCache for Valkey", given.cache_nodes * standing_hours, price, "assumed"),
+            priced_line(
                 "Traffic between zones",
                 2 * cross_gb * exams,
                 prices.price("egress", "cross-az-gb"),
@@ -456,7 +447,7 @@ def _cluster_lines(
             ),
         ]
     lines += [
-        _line(
+        priced_line(
             "DynamoDB writes (journal)",
             write_units * exams,
             prices.price("dynamodb", "write-unit"),
@@ -464,7 +455,7 @@ def _cluster_lines(
             "entries measured, one unit each",
         ),
         _journal_storage(exam.journal_entries * exams, prices, given),
-        _line(
+        priced_line(
             "Data to the internet",
             egress_gb * exams,
             prices.price("egress", "internet-gb"),
@@ -475,8 +466,15 @@ def _cluster_lines(
     return tuple(lines)
 
 
+def _instance_hours(exam: ClusterUsage, variant: Variant, exams: float, given: Assumptions) -> float:
+    """Hours of the month in which an instance runs."""
+    if variant == "always on":
+        return HOURS_PER_MONTH
+    return min(HOURS_PER_MONTH, (exam.duration_seconds / 3600 + given.start_stop_hours) * exams)
+
+
 def _journal_storage(entries: float, prices: Prices, given: Assumptions) -> CostLine:
-    return _line(
+    return priced_line(
         "Journal storage",
         entries * given.journal_entry_bytes / GIB * given.journal_months,
         prices.price("dynamodb", "storage-gb-month"),
@@ -485,33 +483,10 @@ def _journal_storage(entries: float, prices: Prices, given: Assumptions) -> Cost
     )
 
 
-def _idle_polling(prices: Prices, given: Assumptions) -> tuple[CostLine, ...]:
-    """What Lambda asks the sweep's queue all month, exam or not."""
-    polls = given.idle_polls_per_minute * 60 * HOURS_PER_MONTH
-    return (_line("SQS polling by Lambda", polls, prices.price("sqs", "request"), "assumed", "exam or not"),)
-
-
-def _watching(prices: Prices, given: Assumptions) -> tuple[CostLine, ...]:
-    return (
-        _line("CloudWatch alarms", given.alarms, prices.price("cloudwatch", "alarm-month"), "assumed"),
-        _line("CloudWatch metrics", given.metrics, prices.price("cloudwatch", "metric-month"), "assumed"),
-        _line("Secrets", given.secrets, prices.price("secretsmanager", "secret-month"), "assumed"),
-        _line("Reads of secrets", given.secret_reads, prices.price("secretsmanager", "request"), "assumed"),
-        *(
-            (
-                _line("Encryption key", given.customer_keys, prices.price("kms", "key-month"), "assumed"),
-                _line("Encryption requests", given.key_requests, prices.price("kms", "request"), "assumed"),
-            )
-            if given.customer_keys
-            else ()
-        ),
-    )
-
-
 def _cluster_standing(prices: Prices, given: Assumptions) -> tuple[CostLine, ...]:
     return (
-        _line("Log ingestion", given.cluster_log_gb, prices.price("logs", "ingest-gb"), "assumed"),
-        _line("DNS zone", 1.0, prices.price("route53", "zone-month"), "assumed"),
+        priced_line("Log ingestion", given.cluster_log_gb, prices.price("logs", "ingest-gb"), "assumed"),
+        priced_line("DNS zone", 1.0, prices.price("route53", "zone-month"), "assumed"),
     )
 
 

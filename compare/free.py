@@ -38,6 +38,7 @@ ALLOWANCES = (
     Allowance("DynamoDB storage", ("Journal storage",), 25.0, "ever", DYNAMO_MAP),
     Allowance("SQS requests", ("SQS ",), 1e6, "ever", "commonly cited, not checked against an AWS page", "unverified"),
     Allowance("CloudWatch alarms", ("CloudWatch alarms",), 10.0, "ever", WATCH_BILL),
+    Allowance("CloudWatch dashboards", ("CloudWatch dashboards",), 3.0, "ever", WATCH_BILL),
     Allowance("CloudWatch metrics", ("CloudWatch metrics",), 10.0, "ever", WATCH_BILL),
     Allowance("Encryption requests", ("Encryption requests",), 20_000.0, "ever", "aws.amazon.com/kms/pricing"),
     Allowance("Log ingestion", ("Log ingestion",), 5.0, "ever", WATCH_BILL),

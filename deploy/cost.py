@@ -6,7 +6,8 @@ table; one that is not in it is a line without a sum, and said to be.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -16,17 +17,13 @@ from compare.advise import Case, price
 from compare.assumptions import Assumptions
 from compare.model import Exam
 from compare.prices import MissingPriceError, PriceError, Prices, load_prices
+from compare.standing import Habits, Standing, agent_metric_months, function_metric_months, standing_lines
 from compare.stretch import HOURS_PER_MONTH, CostError
 from deploy.names import Mode
 from deploy.templates import Template
 
-_FIXED_USD = {
-    "AWS::KMS::Key": (1.0, "customer-managed key"),
-    "AWS::SecretsManager::Secret": (0.4, "secret"),
-}
-"""Of one in a month, the same in all commercial regions; list prices as commonly cited, not checked against an AWS page."""
-
 _DISK_GB = 8
+_NOTHING = Standing(alarms=0, dashboards=0, secrets=0, keys=0)
 
 
 class Line(Struct, frozen=True):
@@ -72,24 +69,31 @@ def costs(mode: Mode, region: str, parts: Mapping[str, tuple[Template, Mapping[s
     try:
         prices = load_prices(region)
     except PriceError as error:
-        lines = [line for template, given in parts.values() for line in _standing(template, given, None)]
-        return Costs(region, "", tuple(lines), notes=(str(error),))
-    lines = [line for template, given in parts.values() for line in _standing(template, given, prices)]
+        return Costs(region, "", tuple(_standing(mode, parts, None)), notes=(str(error),))
     notes = []
     exams = f"{usage.exams_per_month:g} exams of {usage.hours:g} h with {usage.students:,} students"
     try:
-        total: float | None = _with_exams(mode, prices, parts[mode], usage)
+        total: float | None = _with_exams(mode, prices, parts, usage)
     except (CostError, PriceError) as error:
         total = None
         notes.append(f"{exams} could not be modelled: {error}")
-    return Costs(region, prices.as_of, tuple(lines), exams, total, tuple(notes))
+    return Costs(region, prices.as_of, tuple(_standing(mode, parts, prices)), exams, total, tuple(notes))
 
 
-def _with_exams(mode: Mode, prices: Prices, part: tuple[Template, Mapping[str, str]], usage: Usage) -> float:
-    given = Assumptions()
+def _with_exams(
+    mode: Mode, prices: Prices, parts: Mapping[str, tuple[Template, Mapping[str, str]]], usage: Usage
+) -> float:
+    kept = kept_by(parts.values())
+    given = Assumptions(serverless_standing=kept)
     if mode == "ec2":
-        values = _values(*part)
-        given = Assumptions(instance_type=values["InstanceType"], min_instances=max(1, int(values["MinInstances"])))
+        values = _values(*parts[mode])
+        given = Assumptions(
+            instance_type=values["InstanceType"],
+            min_instances=max(1, int(values["MinInstances"])),
+            load_balancer_addresses=int(values["Zones"]),
+            cluster_standing=kept,
+            cache_standing=_NOTHING,  # what there is of it is in the template's count
+        )
     exam = Exam(students=usage.students, hours=usage.hours).checked()
     priced = price(Case(exam, usage.exams_per_month, prices, calibration.shipped(), given))
     cost = priced.serverless if mode == "lambda" else priced.cluster
@@ -103,68 +107,80 @@ def _values(template: Template, given: Mapping[str, str]) -> dict[str, str]:
     return defaults | dict(given)
 
 
-def _standing(template: Template, given: Mapping[str, str], prices: Prices | None) -> list[Line]:
+def _made(template: Template, given: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The resources that come into being with these parameters."""
     values = _values(template, given)
     conditions = {name: evaluate(each, template, values) for name, each in template.get("Conditions", {}).items()}
-    made = [each for each in template["Resources"].values() if "Condition" not in each or conditions[each["Condition"]]]
-    count = {kind: sum(each["Type"] == kind for each in made) for kind in {each["Type"] for each in made}}
-    lines = [
-        Line(f"{name}s", count[kind], count[kind] * usd, "list price")
-        for kind, (usd, name) in _FIXED_USD.items()
-        if count.get(kind)
-    ]
+    return [each for each in template["Resources"].values() if "Condition" not in each or conditions[each["Condition"]]]
 
-    def priced(name: str, quantity: float, service: str, key: str, each_hour: bool = False, note: str = "") -> None:
-        if not quantity:
-            return
-        hours = HOURS_PER_MONTH if each_hour else 1.0
-        try:
-            usd = None if prices is None else prices.price(service, key).cost(quantity * hours)
-        except MissingPriceError:
-            usd = None
-        lines.append(Line(name, quantity, usd, note))
 
-    alarms = sum(
-        len(each["Properties"].get("Metrics", [0])) or 1 for each in made if each["Type"] == "AWS::CloudWatch::Alarm"
+def _alarmed(alarm: dict[str, Any]) -> int:
+    """Metrics that an alarm looks at; an expression over them is none."""
+    metrics = alarm["Properties"].get("Metrics")
+    return 1 if metrics is None else sum("MetricStat" in each for each in metrics)
+
+
+def kept_by(parts: Iterable[tuple[Template, Mapping[str, str]]]) -> Standing:
+    """What these templates, with these parameters, keep in the account, exam or not, besides what runs."""
+    made = [each for part in parts for each in _made(*part)]
+    count = Counter(each["Type"] for each in made)
+    return Standing(
+        alarms=sum(_alarmed(each) for each in made if each["Type"] == "AWS::CloudWatch::Alarm"),
+        dashboards=count["AWS::CloudWatch::Dashboard"],
+        secrets=count["AWS::SecretsManager::Secret"],
+        keys=count["AWS::KMS::Key"],
+        queues=count["AWS::Lambda::EventSourceMapping"],
     )
-    priced("alarms", alarms, "cloudwatch", "alarm-month", note="by metric")
-    priced("dashboards", count.get("AWS::CloudWatch::Dashboard", 0), "cloudwatch", "dashboard-month")
-    polls = count.get("AWS::Lambda::EventSourceMapping", 0) * 15 * 60 * HOURS_PER_MONTH
-    priced("queue requests", polls, "sqs", "request", note="idle queues")
-    if count.get("AWS::AutoScaling::AutoScalingGroup"):
-        instances = int(values["MinInstances"])
-        zones = int(values["Zones"])
-        priced(
-            f"instances {values['InstanceType']}",
-            instances,
-            "ec2",
-            values["InstanceType"],
-            True,
-            "always on",
-        )
-        priced("their disks, GB", instances * _DISK_GB, "ebs", "gp3-gb-month")
-        priced("load balancers", 1, "nlb", "hour", True, "without traffic")
-        priced(
-            "public addresses",
-            instances + zones,
-            "vpc",
-            "public-ipv4-hour",
-            True,
-            "instances, balancer",
-        )
-    if count.get("AWS::ElastiCache::ReplicationGroup"):
+
+
+def _standing(
+    mode: Mode, parts: Mapping[str, tuple[Template, Mapping[str, str]]], prices: Prices | None
+) -> Iterator[Line]:
+    """What runs all month, then what is kept. `compare` prices both, if there are prices of the region."""
+    values = _values(*parts[mode])
+    habits = Habits()
+    made = Counter(each["Type"] for part in parts.values() for each in _made(*part))
+    instances, zones = 0, 0
+    if made["AWS::AutoScaling::AutoScalingGroup"]:
+        instances, zones = int(values["MinInstances"]), int(values["Zones"])
+    # name, how many, of which hourly price, note
+    running: list[tuple[str, float, tuple[str, str], str]] = [
+        (f"instances {values.get('InstanceType')}", instances, ("ec2", values.get("InstanceType", "")), "always on"),
+        ("load balancers", int(zones > 0), ("nlb", "hour"), "without traffic"),
+        ("public addresses", instances + zones, ("vpc", "public-ipv4-hour"), "instances, balancer"),
+    ]
+    if made["AWS::ElastiCache::ReplicationGroup"]:
         node = values["CacheNodeType"]
-        priced(f"cache nodes {node}", int(values["CacheNodes"]), "elasticache", f"valkey-{node}", True)
-    if count.get("AWS::RDS::DBCluster"):
-        priced(
-            "Aurora capacity units",
-            float(values["DatabaseMinAcu"]),
-            "aurora",
-            "acu-hour",
-            True,
-            "at least",
-        )
-    return lines
+        running.append((f"cache nodes {node}", int(values["CacheNodes"]), ("elasticache", f"valkey-{node}"), ""))
+    if made["AWS::RDS::DBCluster"]:
+        units = float(_values(*parts["shared"])["DatabaseMinAcu"])
+        running.append(("Aurora capacity units", units, ("aurora", "acu-hour"), "at least"))
+    for name, quantity, key, note in running:
+        if quantity:
+            yield Line(name, quantity, _usd(prices, key, quantity * HOURS_PER_MONTH), note)
+    if instances:
+        disks = instances * _DISK_GB
+        yield Line("their disks, GB", disks, _usd(prices, ("ebs", "gp3-gb-month"), disks))
+    kept = kept_by(parts.values())
+    if prices is None:
+        for name in Standing.__struct_fields__:
+            if getattr(kept, name):
+                yield Line(name, getattr(kept, name), None)
+        return
+    metrics = (
+        agent_metric_months(instances, HOURS_PER_MONTH, habits)
+        if mode == "ec2"
+        else function_metric_months(0.0, habits)
+    )
+    for line in standing_lines(kept, metrics, prices, habits):
+        yield Line(line.name, line.quantity, line.usd, line.note)
+
+
+def _usd(prices: Prices | None, key: tuple[str, str], quantity: float) -> float | None:
+    try:
+        return None if prices is None else prices.price(*key).cost(quantity)
+    except MissingPriceError:
+        return None
 
 
 def evaluate(condition: Any, template: Template, values: Mapping[str, str]) -> bool:

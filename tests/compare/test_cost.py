@@ -181,7 +181,7 @@ def test_a_serverless_month_reckoned_by_hand():
         + log_gb * (0.70 + 0.03)
         + egress_gb * 0.12
     )
-    standing = 15 * 60 * 730 * 0.4e-6 + 5 * 0.10 + 10 * 0.30 + KEPT_SECRET
+    standing = 3 * 15 * 60 * 730 * 0.4e-6 + 15 * 0.10 + 3.00 + (3 + 45 * 60 / 730) * 0.30 + KEPT_SECRET
     assert cost.exam.usd == pytest.approx(per_exam, rel=1e-5)
     assert cost.month.usd == pytest.approx(exams * per_exam + standing, rel=1e-5)
 
@@ -197,14 +197,15 @@ def test_a_cluster_month_reckoned_by_hand():
     other_zones = 2 * (reports * 420 / GIB + egress_gb) / 2 * 0.01
     traffic = other_zones * exams
     traffic += (nlcu * 3 * 0.006 + entries * 0.71e-6 + entries * 1024 / GIB * 12 * 0.285 + egress_gb * 0.12) * exams
-    watching = 5 * 0.10 + 10 * 0.30 + KEPT_SECRET + 0.1 * 0.70 + 0.50
+    watching = 6 * 0.10 + 3.00 + KEPT_SECRET + 0.1 * 0.70 + 0.50
     always_on = 730 * 0.0236 + 730 * 0.0252 + 3 * 730 * 0.005 + 8 * 0.096
     scheduled = 80 * 0.0236 + 730 * 0.0252 + (80 + 2 * 730) * 0.005 + 8 * 80 / 730 * 0.096
     to_zero = 80 * 0.0236 + 80 * 0.0252 + 3 * 80 * 0.005 + 8 * 80 / 730 * 0.096
     months = {bill.variant: bill.usd for bill in (cost.month, *cost.other_months)}
-    assert months["always on"] == pytest.approx(always_on + traffic + watching, rel=1e-5)
-    assert months["scheduled"] == pytest.approx(scheduled + traffic + watching, rel=1e-5)
-    assert months["scale to zero"] == pytest.approx(to_zero + traffic + watching, rel=1e-5)
+    agent = 12 * 0.30  # of an instance and its group, a whole month
+    assert months["always on"] == pytest.approx(always_on + traffic + watching + agent, rel=1e-5)
+    assert months["scheduled"] == pytest.approx(scheduled + traffic + watching + agent * 80 / 730, rel=1e-5)
+    assert months["scale to zero"] == pytest.approx(to_zero + traffic + watching + agent * 80 / 730, rel=1e-5)
     assert cost.exam.usd == pytest.approx((to_zero + traffic) / exams, rel=1e-5)
 
 

@@ -83,9 +83,10 @@ def serverless_by_hand():
     }
     month = {name: quantity * SITTINGS * usd for name, (quantity, usd) in per_sitting.items()}
     return month | {
-        "SQS polling by Lambda": 15 * 60 * 730 * 0.4e-6,
-        "CloudWatch alarms": 5 * 0.10,
-        "CloudWatch metrics": 10 * 0.30,
+        "SQS polling by Lambda": 3 * 15 * 60 * 730 * 0.4e-6,
+        "CloudWatch alarms": 15 * 0.10,
+        "CloudWatch dashboards": 3.0,
+        "CloudWatch metrics": (3 + 45 * H * SITTINGS / 730) * 0.30,
         "Secrets": 2 * 0.40,
         "Reads of secrets": 10_000 * 5e-6,
         "Encryption key": 1.0,
@@ -112,8 +113,9 @@ def cluster_by_hand():
         "DynamoDB writes (journal)": ENTRIES * SITTINGS * 0.71e-6,
         "Journal storage": ENTRIES * 1024 / GIB * 12 * SITTINGS * 0.285,
         "Data to the internet": out / GIB * SITTINGS * 0.12,
-        "CloudWatch alarms": 5 * 0.10,
-        "CloudWatch metrics": 10 * 0.30,
+        "CloudWatch alarms": 6 * 0.10,
+        "CloudWatch dashboards": 3.0,
+        "CloudWatch metrics": 2 * 6 * running / 730 * 0.30,
         "Secrets": 2 * 0.40,
         "Reads of secrets": 10_000 * 5e-6,
         "Encryption key": 1.0,

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
+from compare import calibration
+from compare.advise import Case, price
+from compare.assumptions import Assumptions
+from compare.model import Exam
 from compare.prices import load_prices
+from compare.standing import CACHE, CLUSTER, SERVERLESS, Habits
 from compare.stretch import HOURS_PER_MONTH
-from deploy import templates
-from deploy.cost import Usage, costs, evaluate
+from deploy import cost, templates
+from deploy.cost import Usage, costs, evaluate, kept_by
 
 REGION = "ap-southeast-1"
 HUNDRED = Usage()
@@ -26,7 +34,8 @@ def line(found, start):
 def test_an_idle_serverless_stack_costs_its_watching_and_its_key():
     found = priced("lambda")
     assert {each.name for each in found.standing} == {
-        *("customer-managed keys", "secrets", "alarms", "dashboards", "queue requests"),
+        *("CloudWatch alarms", "CloudWatch dashboards", "CloudWatch metrics", "Secrets", "Reads of secrets"),
+        *("Encryption key", "Encryption requests", "SQS polling by Lambda"),
     }
     assert 5 < found.standing_usd < 9
     assert found.month_usd == pytest.approx(found.standing_usd + found.exams_usd)
@@ -45,8 +54,44 @@ def test_instances_cost_their_hours_disks_and_addresses():
 
 def test_what_a_condition_leaves_out_costs_nothing():
     lean = priced("ec2", shared={"CustomerKey": "false"})
-    assert not [each for each in lean.standing if "key" in each.name or "cache" in each.name]
-    assert line(lean, "alarms").quantity < line(priced("ec2", {"CacheNodeType": "cache.t4g.micro"}), "alarms").quantity
+    assert not [each for each in lean.standing if "ncryption" in each.name or "cache" in each.name]
+    cached = priced("ec2", {"CacheNodeType": "cache.t4g.micro"})
+    assert line(lean, "CloudWatch alarms").quantity < line(cached, "CloudWatch alarms").quantity
+    assert line(cached, "Secrets").quantity == line(lean, "Secrets").quantity + 1  # the password of the cache
+
+
+CACHED = {"MinInstances": "2", "MaxInstances": "4", "CacheNodeType": "cache.t4g.micro"}
+
+
+@pytest.mark.parametrize(("mode", "given"), [("lambda", {}), ("ec2", {}), ("ec2", CACHED)])
+def test_compare_and_a_plan_of_the_same_say_the_same(mode, given):
+    """Counted in the templates here and kept as numbers there; a plan has no zone of its own and no logs without exams."""
+    case = Case(
+        Exam(students=HUNDRED.students, hours=HUNDRED.hours),
+        HUNDRED.exams_per_month,
+        load_prices(REGION),
+        calibration.shipped(),
+        Assumptions(min_instances=int(given.get("MinInstances", 1))),
+    )
+    both = price(case)
+    month = (both.serverless if mode == "lambda" else both.cluster).month
+    only_there = 0.0 if mode == "lambda" else sum(x.usd for x in month.lines if x.name in ("DNS zone", "Log ingestion"))
+    assert priced(mode, given).month_usd == pytest.approx(month.usd - only_there, abs=1e-9)
+
+
+def test_what_compare_takes_for_kept_is_what_the_templates_keep():
+    shared = (templates.load("shared"), {})
+    assert kept_by([shared, (templates.load("lambda"), {})]) == SERVERLESS
+    assert kept_by([shared, (templates.load("ec2"), {})]) == CLUSTER
+    assert kept_by([shared, (templates.load("ec2"), CACHED)]) == CLUSTER.plus(CACHE)
+
+
+def test_the_agent_sends_as_many_metrics_as_are_billed():
+    config = json.loads((Path(cost.__file__).parent / "ec2_cluster/instance/cloudwatch-agent.json").read_text())
+    collected = config["metrics"]["metrics_collected"].values()
+    measured = [each for group in collected for each in (group if isinstance(group, list) else [group])]
+    assert sum(len(each["measurement"]) for each in measured) == Habits().agent_metrics
+    assert config["metrics"]["aggregation_dimensions"] == [["AutoScalingGroupName"]]  # once more for the group
 
 
 def test_more_students_cost_more_and_on_lambda_much_more():
