@@ -12,7 +12,7 @@ import math
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -30,7 +30,17 @@ from adapters.ec2_cluster.keys import (
     partition_keys,
     worker_lease,
 )
-from adapters.ec2_cluster.redis_client import Argument, Command, RedisClient, RedisReplyError, Script, ScriptCall
+from adapters.ec2_cluster.redis_client import (
+    Argument,
+    Command,
+    RedisAddress,
+    RedisClient,
+    RedisError,
+    Script,
+    ScriptCall,
+    Subscriber,
+)
+from adapters.ec2_cluster.redis_cluster import ClusterClient, ClusterSubscriber
 from core import events, exam, journal, migration, participant
 from core.events import ParticipantEvent
 from core.exam import Exam
@@ -111,7 +121,10 @@ class Broker(Protocol):
         """Make the worker the owner, under a new epoch."""
 
     async def save(self, worker: str, saves: dict[ExamKey, list[Save]]) -> dict[ExamKey, list[bool]]:
-        """Save the participants of each exam; False where the worker is no longer the owner under that epoch."""
+        """Save the participants of each exam; False where the worker is no longer the owner under that epoch.
+
+        An exam that is missing in the answer is not known to be saved: of several Redis nodes, its own may be away alone.
+        """
 
     async def append(
         self, key: ParticipantKey, added: Sequence[ParticipantEvent], *, must_exist: bool = False
@@ -172,9 +185,10 @@ def _waiting(stored: bytes) -> Waiting:
     return Waiting(int(number), events.decode(event))
 
 
-def script_source(name: str) -> str:
-    """The text of one of the Lua scripts; it begins with its keys and arguments."""
-    return importlib.resources.files(__package__).joinpath("scripts", name).read_text()
+def script_source(name: str, *, sharded: bool = False) -> str:
+    """The text of one of the Lua scripts; it begins with its keys and arguments. `sharded`: as it publishes in a Redis Cluster."""
+    source = importlib.resources.files(__package__).joinpath("scripts", name).read_text()
+    return source.replace("'PUBLISH'", "'SPUBLISH'") if sharded else source
 
 
 def save_exam_arguments(
@@ -192,21 +206,35 @@ def save_exam_arguments(
 
 
 class RedisBroker:
-    """The broker over one Redis (or Valkey) server."""
+    """The broker over one Redis (or Valkey) server, or over a cluster of them.
+
+    Whatever is said in one command is about one exam or one partition, and so about one node; `keys` says where the rest lies.
+    """
 
     def __init__(self, url: str, worker: str, clock: ServiceClock, on_connected: Callable[[], None]) -> None:
-        """`on_connected` is called after every connection to Redis, the first one too."""
-        self.claim_script = Script(script_source("claim.lua"))
-        self.save_script = Script(script_source("save.lua"))
-        self.append_script = Script(script_source("append.lua"))
-        self.save_exam_script = Script(script_source("save_exam.lua"))
-        scripts = (self.claim_script, self.save_script, self.append_script, self.save_exam_script)
-        self.client = RedisClient(url, name=worker, scripts=scripts, on_connected=on_connected)
+        """`on_connected` is called after every connection to Redis, the first one too. `url` says `cluster=1` of a cluster."""
+        self._is_cluster = RedisAddress.parse(url).is_cluster
+        self._publish = "SPUBLISH" if self._is_cluster else "PUBLISH"
+        self.claim_script, self.save_script, self.append_script, self.save_exam_script = scripts = [
+            Script(script_source(name, sharded=self._is_cluster))
+            for name in ("claim.lua", "save.lua", "append.lua", "save_exam.lua")
+        ]
+        self.client: RedisClient | ClusterClient = (ClusterClient if self._is_cluster else RedisClient)(
+            url, name=worker, scripts=scripts, on_connected=on_connected
+        )
         self.lease: Callable[[], bytes] = lambda: b"{}"
         """What the lease says about this worker, for operators."""
         self._worker = worker
         self._clock = clock
         self._published: defaultdict[ExamKey, int] = defaultdict(int)
+
+    def subscriber(
+        self, on_message: Callable[[bytes, bytes], None], on_gap: Callable[[], None]
+    ) -> Subscriber | ClusterSubscriber:
+        """What hears the publications of this broker and of others."""
+        if isinstance(self.client, ClusterClient):
+            return ClusterSubscriber(self.client, on_message, on_gap)
+        return Subscriber(self.client, on_message, on_gap)
 
     # --- participants ---
 
@@ -228,6 +256,7 @@ class RedisBroker:
     async def save(self, worker: str, saves: dict[ExamKey, list[Save]]) -> dict[ExamKey, list[bool]]:
         """See `Broker`. One script an exam, all in one pipeline; where some are refused, once more for the others."""
         refused: defaultdict[ExamKey, set[str]] = defaultdict(set)
+        unknown: set[ExamKey] = set()
         parts = [
             (key, batch[start : start + _SAVED_AT_ONCE])
             for key, batch in saves.items()
@@ -237,9 +266,9 @@ class RedisBroker:
             replies = await self.client.pipeline([self._save_call(worker, key, part) for key, part in parts])
             again = []
             for (key, part), reply in zip(parts, replies, strict=True):
-                if isinstance(reply, RedisReplyError):
-                    raise reply
-                if reply:
+                if isinstance(reply, RedisError):
+                    unknown.add(key)
+                elif reply:
                     gone = {part[number - 1].record.student_id for number in reply}
                     refused[key] |= gone
                     rest = [save for save in part if save.record.student_id not in gone]
@@ -250,6 +279,7 @@ class RedisBroker:
             if key in refused
             else [True] * len(batch)
             for key, batch in saves.items()
+            if key not in unknown
         }
 
     def _save_call(self, worker: str, key: ExamKey, batch: list[Save]) -> ScriptCall:
@@ -261,7 +291,8 @@ class RedisBroker:
         entries: list[bytes] = []
         records: list[Argument] = []
         deadlines: list[Argument] = []
-        inboxes: list[Argument] = []
+        inboxes: list[str] = []
+        decided: list[Argument] = []
         for save in batch:
             record = save.record
             student_id = record.student_id
@@ -278,12 +309,13 @@ class RedisBroker:
                 at = record.check_at if record.home == "ec2" else None  # else it is the other side's deadline
                 deadlines += ("" if at is None else at, keys.member(student_id))
             if save.inbox_decided is not None:
-                inboxes += (keys.inbox(student_id), keys.member(student_id), save.inbox_decided)
+                inboxes.append(keys.inbox(student_id))
+                decided += (keys.member(student_id), save.inbox_decided)
         publication = b""
         if views or frames:
             publication = b"\n".join((self._header(key, since), b",".join(views), *frames))
         return self.save_script(
-            (keys.records, keys.owners, partition.deadlines, partition.journal, partition.inboxes),
+            (keys.records, keys.owners, partition.deadlines, partition.journal, partition.inboxes, *inboxes),
             (
                 keys.channel,
                 publication,
@@ -292,8 +324,7 @@ class RedisBroker:
                 *records,
                 len(deadlines) // 2,
                 *deadlines,
-                len(inboxes) // 3,
-                *inboxes,
+                *decided,
             ),
         )
 
@@ -368,20 +399,12 @@ class RedisBroker:
 
     async def rejournal(self, entries: dict[ExamKey, list[Entry]]) -> None:
         """See `Broker`."""
-        await self._all(
+        await self.client.execute_all(
             [
                 ("XADD", partition_keys(exam_keys(key).tag).journal, "*", "e", b"\n".join(map(journal.encode, found)))
                 for key, found in entries.items()
             ]
         )
-
-    async def _all(self, commands: Sequence[Command]) -> list[Any]:
-        """Replies to commands none of which may fail."""
-        replies = await self.client.pipeline(commands)
-        for reply in replies:
-            if isinstance(reply, RedisReplyError):
-                raise reply
-        return replies
 
     async def participants(self, key: ExamKey) -> list[Participant]:
         """See `Broker`."""
@@ -393,19 +416,21 @@ class RedisBroker:
         return [name.decode() for name in await self.client.execute("HKEYS", exam_keys(key).records)]
 
     async def overdue(self, now: float) -> list[tuple[ParticipantKey, str | None]]:
-        """See `Broker`. Looks at all partitions in one pipeline."""
+        """See `Broker`. Looks at all partitions in one pipeline; at those of a node that is away, another time."""
         partitions = all_partitions()
         commands: list[Command | ScriptCall] = []
         for partition in partitions:
             commands.append(("ZRANGEBYSCORE", partition.deadlines, "-inf", now, "LIMIT", 0, _OVERDUE_PER_LOOK))
             commands.append(("SRANDMEMBER", partition.inboxes, _OVERDUE_PER_LOOK))
-        members = {member.decode() for found in await self.client.pipeline(commands) for member in found}
+        replies = await self.client.pipeline(commands)
+        members = {member.decode() for found in replies if not isinstance(found, RedisError) for member in found}
         keys = [participant_of(member) for member in sorted(members)]
         asked: list[Command | ScriptCall] = [("HGET", exam_keys(key.exam).owners, key.student_id) for key in keys]
         owners = await self.client.pipeline(asked) if asked else []
         return [
             (key, None if owner is None else owner.partition(b" ")[0].decode())
             for key, owner in zip(keys, owners, strict=True)
+            if not isinstance(owner, RedisError)
         ]
 
     # --- exams ---
@@ -436,7 +461,7 @@ class RedisBroker:
         keys = exam_keys(key)
         now = self._clock.now()
         mine = _Counted(now, counts)
-        _, all_counts, elected = await self.client.pipeline(
+        _, all_counts, elected = await self.client.execute_all(
             [
                 ("HSET", keys.counts, self._worker, _json.encode(mine)),
                 ("HGETALL", keys.counts),
@@ -459,13 +484,13 @@ class RedisBroker:
     async def publish(self, key: ExamKey, frames: Sequence[bytes]) -> None:
         """See `Broker`."""
         payload = b"\n".join((self._header(key), b"", *frames))
-        await self.client.execute("PUBLISH", exam_keys(key).channel, payload)
+        await self.client.execute(self._publish, exam_keys(key).channel, payload)
 
     # --- workers ---
 
     async def to_worker(self, worker: str, key: ExamKey, message: bytes) -> None:
         """See `Broker`."""
-        await self.client.execute("PUBLISH", partition_keys(exam_keys(key).tag).worker(worker), message)
+        await self.client.execute(self._publish, partition_keys(exam_keys(key).tag).worker(worker), message)
 
     async def is_alive(self, worker: str) -> bool:
         """See `Broker`."""
@@ -486,13 +511,18 @@ class RedisBroker:
 
     async def restore_revocations(self, known: Iterable[tuple[bytes, float]]) -> None:
         """Write back those that a Redis which came back empty has lost."""
-        await self._all([("HSETNX", REVOKED, field, until) for field, until in known])
+        await self.client.execute_all([("HSETNX", REVOKED, field, until) for field, until in known])
 
     async def memory_seconds(self) -> float:
-        """For how long Redis remembers: since it was empty, as far as any worker noticed."""
+        """For how long Redis remembers: since it, or any node of a cluster, was empty, as far as any worker noticed.
+
+        In a cluster each partition says so for itself, because they may be on different nodes by the next time.
+        """
         now = self._clock.now()
-        _, since = await self._all([("SET", MEMORY_SINCE, repr(now), "NX"), ("GET", MEMORY_SINCE)])
-        return now - float(since)
+        tags = [partition.tag for partition in all_partitions()] if self._is_cluster else [""]
+        names = [tag + MEMORY_SINCE for tag in tags]
+        await self.client.execute_all([("SET", name, repr(now), "NX") for name in names])
+        return now - max(float(since) for since in await self.client.execute_all([("GET", name) for name in names]))
 
     async def journal_behind(self) -> float | None:
         """The time of the oldest entry that has not been carried from Redis; None if nothing waits, or nobody says."""

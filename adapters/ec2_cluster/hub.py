@@ -20,6 +20,7 @@ from adapters.ec2_cluster.connection import Connection
 from adapters.ec2_cluster.keys import exam_keys, exam_of
 from adapters.ec2_cluster.metrics import Histogram
 from adapters.ec2_cluster.redis_client import RedisError, Subscriber
+from adapters.ec2_cluster.redis_cluster import ClusterSubscriber
 from core import messages
 from core.exam import Exam
 from core.messages import View
@@ -87,7 +88,7 @@ class Hub:
         spawn: Callable[[Coroutine[None, None, None]], None],
         tick_seconds: float,
     ) -> None:
-        self.subscriber: Subscriber | None = None
+        self.subscriber: Subscriber | ClusterSubscriber | None = None
         self._records = records
         self._now = now
         self._spawn = spawn

@@ -2,7 +2,7 @@
 
 NN is a hash of school and exam over 128 partitions, so that one Redis, a Redis Cluster and sharded pub/sub run the same code
 (Redis docs, "Redis Cluster specification": keys with the same hash tag share a slot). Ids are percent-encoded, so that no id
-can imitate another's key.
+can imitate another's key. What belongs to no exam (leases, the move, revocations) is a key by itself, wherever its slot is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ REVOKED = "{revoked}until"
 REVOKED_CHANNEL = b"{revoked}changed"
 """Revocations of tokens, and where workers are told to read them again."""
 MEMORY_SINCE = "memory:since"
-"""When somebody first wrote into this Redis, in epoch seconds: gone with all else when it comes back empty."""
+"""When somebody first wrote into this Redis, in epoch seconds: gone with all else when it comes back empty. In a Redis Cluster
+each partition has one, with its tag before it: nodes come back empty one by one."""
 JOURNAL_ASIDE = "journal:aside"
 """Entries that a journal process could not read, as they were."""
 JOURNAL_BEHIND = "journal:behind"

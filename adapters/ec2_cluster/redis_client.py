@@ -21,7 +21,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, cast
+from typing import Any, Protocol, Self, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
@@ -29,6 +29,7 @@ import hiredis
 __all__ = [
     "Argument",
     "Command",
+    "RedisAddress",
     "RedisClient",
     "RedisError",
     "RedisOutcomeUnknown",
@@ -48,7 +49,6 @@ _NOTHING: Any = object()
 _FIRST_WAIT_SECONDS = 0.05
 _LONGEST_WAIT_SECONDS = 0.5  # a cluster has some dozens of workers: no herd that would need more
 _SETTLED_SECONDS = 1.0
-_CHANNELS_PER_COMMAND = 512
 # The node is a replica now, or not ready: the name may lead to another node by the next connection.
 _WRONG_NODE = frozenset(("READONLY", "MASTERDOWN", "LOADING"))
 
@@ -92,6 +92,8 @@ class RedisAddress:
     tls: bool
     authority: str | None = None
     """A PEM file of the authorities to trust, instead of the system's: `?ssl_ca_certs=`, as redis-py has it."""
+    is_cluster: bool = False
+    """Whether it is a node of a Redis Cluster, of which the others are asked for: `?cluster=1`."""
 
     @classmethod
     def parse(cls, url: str) -> Self:
@@ -108,6 +110,7 @@ class RedisAddress:
                 return cls(path, "", 0, db, user, password, False)
             if parts.scheme in ("redis", "rediss"):
                 db = int(parts.path.strip("/") or 0)
+                query = parse_qs(parts.query)
                 return cls(
                     None,
                     parts.hostname or "localhost",
@@ -116,7 +119,8 @@ class RedisAddress:
                     user,
                     password,
                     parts.scheme == "rediss",
-                    parse_qs(parts.query).get("ssl_ca_certs", [None])[0],
+                    query.get("ssl_ca_certs", [None])[0],
+                    query.get("cluster") == ["1"],
                 )
         except ValueError as error:
             raise ValueError(f"not a Redis URL: {error}") from None
@@ -202,7 +206,7 @@ class _Reconnecting:
 
     def __init__(self, address: RedisAddress, tls: ssl.SSLContext | None, connect_seconds: float) -> None:
         self.address = address
-        self._tls = (tls or ssl.create_default_context(cafile=address.authority)) if address.tls else None
+        self.tls = (tls or ssl.create_default_context(cafile=address.authority)) if address.tls else None
         self._connect_seconds = connect_seconds
         self._link: _Link | None = None
         self._task: asyncio.Task[None] | None = None
@@ -292,7 +296,7 @@ class _Reconnecting:
                 if address.path is not None:
                     await loop.create_unix_connection(lambda: link, address.path)
                 else:
-                    await loop.create_connection(lambda: link, address.host, address.port, ssl=self._tls)
+                    await loop.create_connection(lambda: link, address.host, address.port, ssl=self.tls)
                 link.write(b"".join(itertools.chain(required, optional)))
                 link.lost.add_done_callback(on_lost)
                 await greeting
@@ -346,7 +350,7 @@ class RedisClient(_Reconnecting):
 
     def __init__(
         self,
-        url: str,
+        url: str | RedisAddress,
         *,
         name: str = "proctorwire",
         scripts: Sequence[Script] = (),
@@ -361,7 +365,7 @@ class RedisClient(_Reconnecting):
         `scripts` are loaded on every new connection before anything else. `on_connected` is called after each connection,
         the first one too; `on_lost` after each loss. Both are synchronous and may start tasks that use this client.
         """
-        super().__init__(RedisAddress.parse(url), tls, connect_seconds)
+        super().__init__(_address(url), tls, connect_seconds)
         self.name = name
         self._scripts = scripts
         self._on_connected = on_connected
@@ -406,11 +410,17 @@ class RedisClient(_Reconnecting):
                 replies[at] = self._reply_error(reply) if isinstance(reply, hiredis.ReplyError) else reply
         return replies
 
+    async def execute_all(self, commands: Sequence[Command | ScriptCall]) -> list[Any]:
+        """Replies to commands none of which may fail: the first error reply is raised, after all were carried out."""
+        replies = await self.pipeline(commands)
+        for reply in replies:
+            if isinstance(reply, RedisError):
+                raise reply
+        return replies
+
     async def script(self, call: ScriptCall) -> Any:
         """Run a script by its SHA1, with its source if Redis had forgotten it."""
-        (reply,) = await self.pipeline((call,))
-        if isinstance(reply, RedisReplyError):
-            raise reply
+        (reply,) = await self.execute_all((call,))
         return reply
 
     def _send(self, data: bytes, wanted: int) -> asyncio.Future[list[Any]]:
@@ -476,6 +486,17 @@ class RedisClient(_Reconnecting):
             _call(self._on_lost, error)
 
 
+class Publishing(Protocol):
+    """What a subscriber publishes its probe through: everybody's way."""
+
+    name: str
+    address: RedisAddress
+    tls: ssl.SSLContext | None
+
+    async def execute(self, *command: Argument) -> Any:
+        """Send one command and return its reply."""
+
+
 class Subscriber(_Reconnecting):
     """One connection for publications, with a probe that proves they arrive.
 
@@ -484,9 +505,12 @@ class Subscriber(_Reconnecting):
     does not hear that within `probe_seconds`.
     """
 
+    _SUBSCRIBE, _UNSUBSCRIBE, _MESSAGE, _PUBLISH = b"subscribe", b"unsubscribe", b"message", "PUBLISH"
+    _CHANNELS_PER_COMMAND = 512
+
     def __init__(
         self,
-        client: RedisClient,
+        client: Publishing,
         on_message: Callable[[bytes, bytes], None],
         on_gap: Callable[[], None],
         *,
@@ -494,7 +518,7 @@ class Subscriber(_Reconnecting):
         connect_seconds: float = 1.0,
         command_seconds: float = 2.0,
         probe_channel: str = "",
-        url: str | None = None,
+        url: str | RedisAddress | None = None,
     ) -> None:
         """Connects to the same Redis as `client`, through which it publishes its probe; `url` only if the way there differs.
 
@@ -502,7 +526,7 @@ class Subscriber(_Reconnecting):
         channels are subscribed again: whatever was published in between is lost, so read again what it would have told.
         An exception in either is logged and counted in `errors`.
         """
-        super().__init__(client.address if url is None else RedisAddress.parse(url), client._tls, connect_seconds)
+        super().__init__(client.address if url is None else _address(url), client.tls, connect_seconds)
         self._client = client
         self._on_message = on_message
         self._on_gap = on_gap
@@ -541,13 +565,13 @@ class Subscriber(_Reconnecting):
         self._wanted.update(channels)
         if self._link is None:
             raise RedisUnavailable(f"not connected to {self.address}")
-        await self._confirmed(self._ask(b"subscribe", channels))
+        await self._confirmed(self._ask(self._SUBSCRIBE, channels))
 
     async def unsubscribe(self, *channels: bytes) -> None:
         """Forget the channels at once and return when Redis has confirmed, or there is no connection."""
         self._wanted.difference_update(channels)
         if self._link is not None:
-            await self._confirmed(self._ask(b"unsubscribe", channels))
+            await self._confirmed(self._ask(self._UNSUBSCRIBE, channels))
 
     async def close(self) -> None:
         """Close for good."""
@@ -561,10 +585,12 @@ class Subscriber(_Reconnecting):
         if not channels or self._link is None:
             return None
         last: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        for at in range(0, len(channels), _CHANNELS_PER_COMMAND):
-            batch = channels[at : at + _CHANNELS_PER_COMMAND]
+        asked = []
+        for at in range(0, len(channels), self._CHANNELS_PER_COMMAND):
+            batch = channels[at : at + self._CHANNELS_PER_COMMAND]
             self._unconfirmed.extend((verb, channel, None) for channel in batch)
-            self._link.write(_pack((verb, *batch)))
+            asked.append(_pack((verb, *batch)))
+        self._link.write(b"".join(asked))
         verb, channel, _ = self._unconfirmed.pop()
         self._unconfirmed.append((verb, channel, last))
         return last
@@ -580,19 +606,28 @@ class Subscriber(_Reconnecting):
 
     def _replied(self, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError):
-            raise RedisReplyError(str(reply))
+            self._refused(RedisReplyError(str(reply)))
+            return
         kind, channel, payload = reply
-        if kind == b"message":
+        if kind == self._MESSAGE:
             if channel in self._wanted:
                 self._call(self._on_message, channel, payload)
             elif channel == self._probe_channel:
                 self._hear(payload)
-        else:
-            verb, asked, waiter = self._unconfirmed.popleft()
-            if (verb, asked) != (kind, channel):
-                raise RedisReplyError(f"ERR {kind!r} confirmed, {verb!r} expected")
+        elif self._unconfirmed and self._unconfirmed[0][:2] == (kind, channel):
+            _, _, waiter = self._unconfirmed.popleft()
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
+        else:
+            self._unasked(kind, channel)
+
+    def _refused(self, error: RedisReplyError) -> None:
+        """Redis does not do what was asked: nothing can be said of this connection any more."""
+        raise error
+
+    def _unasked(self, kind: bytes, channel: bytes) -> None:
+        """Something was confirmed that was not next."""
+        raise RedisReplyError(f"ERR {kind!r} of {channel!r} confirmed, and not asked for")
 
     def _hear(self, payload: bytes) -> None:
         if self._probed is not None and self._probed[0] == payload and not self._probed[1].done():
@@ -629,7 +664,7 @@ class Subscriber(_Reconnecting):
     async def _watch(self, link: _Link) -> None:
         """Subscribe to everything, say that there was a gap, then probe until a probe is not heard."""
         try:
-            await self._confirmed(self._ask(b"subscribe", [self._probe_channel, *self._wanted]))
+            await self._confirmed(self._ask(self._SUBSCRIBE, [self._probe_channel, *self._wanted]))
             if self._was_up:
                 self.gaps += 1
                 self._call(self._on_gap)
@@ -663,12 +698,16 @@ class Subscriber(_Reconnecting):
         """Until it is out: the command connection may be reconnecting, which is no fault of ours."""
         while True:
             try:
-                await self._client.execute("PUBLISH", self._probe_channel, payload)
+                await self._client.execute(self._PUBLISH, self._probe_channel, payload)
             except RedisError as error:
                 _log.debug("probe not published: %s", error)
                 await asyncio.sleep(self._probe_seconds / 20)
             else:
                 return
+
+
+def _address(url: str | RedisAddress) -> RedisAddress:
+    return url if isinstance(url, RedisAddress) else RedisAddress.parse(url)
 
 
 def _pack(command: Iterable[Argument]) -> bytes:

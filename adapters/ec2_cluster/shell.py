@@ -12,6 +12,7 @@ the same code with crashes at every step.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import math
 from collections import defaultdict, deque
@@ -255,7 +256,8 @@ class Shell:
         self.learn(exam)
         self._own(key, claimed, orphaned)
         if not was_here and claimed.record is not None and claimed.record.home == HERE:
-            self._save_again(self._owned[key])  # it came from the other side: kept and shown here, whatever its page says
+            # it came from the other side: kept and shown here, whatever its page says
+            self._save_again(self._owned[key])
 
     async def _at_home(self, key: ParticipantKey, claimed: Claimed, *, ask: bool) -> Claimed:
         """What was claimed, with the record whose home is here now; else with one whose events go to the other side."""
@@ -471,20 +473,20 @@ class Shell:
         batches: dict[ExamKey, list[_Batch]] = {}
         for owned in dirty.values():
             batches.setdefault(owned.exam, []).append(_Batch(owned))
-        try:
+        results: dict[ExamKey, list[bool]] = {}
+        with contextlib.suppress(RedisError):
             results = await self._broker.save(
                 self.worker, {exam: [batch.save for batch in found] for exam, found in batches.items()}
             )
-        except RedisError:
-            # Saved or not, saving again is harmless: same owner and epoch, and entries have the same keys.
-            for key, owned in dirty.items():
-                if self._owned.get(key) is owned:
-                    self._dirty[key] = owned
-            for found in batches.values():
-                for batch in found:
-                    batch.put_back()
-            return
         for exam, found in batches.items():
+            if exam not in results:
+                # Saved or not, saving again is harmless: same owner and epoch, and entries have the same keys.
+                for batch in found:
+                    owned = batch.owned
+                    if self._owned.get(owned.key) is owned:
+                        self._dirty[owned.key] = owned
+                    batch.put_back()
+                continue
             for batch, saved in zip(found, results[exam], strict=True):
                 owned = batch.owned
                 if saved:

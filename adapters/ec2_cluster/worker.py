@@ -33,7 +33,7 @@ from adapters.ec2_cluster.hub import Hub
 from adapters.ec2_cluster.keys import REVOKED_CHANNEL, all_partitions, exam_keys, participant_of
 from adapters.ec2_cluster.listener import Listener, listen
 from adapters.ec2_cluster.metrics import FigureFile, Figures, Histogram, labelled
-from adapters.ec2_cluster.redis_client import RedisError, Subscriber
+from adapters.ec2_cluster.redis_client import RedisError
 from adapters.ec2_cluster.shell import Shell
 from core import effects, events, exam, messages
 from core.errors import CloseCode, Malformed, RemoteError, TokenRejected
@@ -87,7 +87,7 @@ class Worker:
         self.shell = Shell(worker, self.broker, self, self.clock.now, self._spawn, self._wake)
         # Several workers' publications of one tick come at any time of it: half a tick joins most, and delays none by a whole one.
         self.hub = Hub(self.broker, self.clock.now, self._spawn, settings.tick_seconds / 2)
-        self.subscriber = Subscriber(self.broker.client, self._published, self._gap)
+        self.subscriber = self.broker.subscriber(self._published, self._gap)
         self.hub.subscriber = self.subscriber
         self.listener: Listener | None = None
         self.ready = False

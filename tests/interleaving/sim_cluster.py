@@ -267,6 +267,9 @@ class Broker:
         await self._step()
         return self.redis.lock("look", seconds)
 
+    def subscriber(self, on_message: Callable[[bytes, bytes], None], on_gap: Callable[[], None]) -> Subscriber:
+        return Subscriber(self.node, on_message, on_gap)
+
 
 class Subscriber:
     """One worker's subscriptions: publications arrive in order, or a gap is told."""
@@ -441,10 +444,9 @@ class Cluster:
 
     def build(self, node: Node) -> Worker:
         """A worker whose Redis, subscriber and clock are those of this world."""
-        names = ("RedisBroker", "Subscriber", "ServiceClock")
+        names = ("RedisBroker", "ServiceClock")
         real = [getattr(worker_module, name) for name in names]
         worker_module.RedisBroker = lambda url, name, clock, on_connected: Broker(node, on_connected)
-        worker_module.Subscriber = lambda client, on_message, on_gap: Subscriber(node, on_message, on_gap)
         worker_module.ServiceClock = lambda: _Clock(self.world)
         try:
             return Worker(node.process.name, SETTINGS)

@@ -1,10 +1,11 @@
 -- Save participants of one exam if this worker still owns all of them under the epochs that it names; then, in the same
 -- step: set and clear deadlines, take the decided events off the inboxes, append journal entries, publish.
 -- KEYS[1] records  KEYS[2] owners  KEYS[3] deadlines  KEYS[4] journal  KEYS[5] inboxes
+-- KEYS[6...] the inboxes that events are taken off
 -- ARGV[1] channel   ARGV[2] publication ('' for none)   ARGV[3] journal entries, one a line ('' for none)
 -- ARGV[4] number of participants, then for each: student_id, "<worker> <epoch>", record
 -- then the number of deadlines, and for each: its time, member ('' for the time: there is none any more)
--- then the number of inboxes, and for each: its key, member, number of the last event decided
+-- then for each of those inboxes: its member, number of the last event decided
 -- Returns the numbers (from 1) of the participants that others own; if there are any, nothing is saved or shown.
 --
 -- Many participants are few commands, because each costs more than what it does: at most 500 of them, for Lua's stack.
@@ -54,18 +55,17 @@ for _ = 1, tonumber(ARGV[at]) do
   end
   at = at + 2
 end
-at = at + 1
-for _ = 1, tonumber(ARGV[at]) do
-  local inbox, decided = ARGV[at + 1], tonumber(ARGV[at + 3])
+for i = 6, #KEYS do
+  local inbox, decided = KEYS[i], tonumber(ARGV[at + 2])
   local head = redis.call('LINDEX', inbox, 0)
   while head and tonumber(string.match(head, '^%d+')) <= decided do
     redis.call('LPOP', inbox)
     head = redis.call('LINDEX', inbox, 0)
   end
   if not head then
-    redis.call('SREM', KEYS[5], ARGV[at + 2])
+    redis.call('SREM', KEYS[5], ARGV[at + 1])
   end
-  at = at + 3
+  at = at + 2
 end
 if ARGV[3] ~= '' then
   redis.call('XADD', KEYS[4], '*', 'e', ARGV[3])

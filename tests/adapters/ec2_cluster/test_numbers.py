@@ -25,7 +25,7 @@ def test_a_refused_save_tells_its_number_and_shows_nothing(tmp_path: Path) -> No
                 publication = f'w1 {number} 5.0\n{{"student_id":"ann"}}\n'
                 return save(
                     keys=["records", "owners", "deadlines", "journal", "inboxes"],
-                    args=["exam", publication, "", 1, "ann", owner, "record", 0, 0],
+                    args=["exam", publication, "", 1, "ann", owner, "record", 0],
                 )
 
             assert as_owner("w1 6", 1) == [1]
