@@ -20,6 +20,8 @@ _FROM_SHARED: dict[Mode, tuple[str, ...]] = {
     "lambda": ("StateTable", "JournalTable", "TokenSecretArn", "SchoolKeysSecretArn", "AlarmTopicArn", "KeyArn"),
     "ec2": ("JournalTable", "TokenSecretArn", "SchoolKeysSecretArn", "AlarmTopicArn", "KeyArn"),
 }
+_FROM_DATABASE = ("DatabaseEndpoint", "DatabaseSecretArn", "DatabaseClientsGroup")
+"""Of the shared stack's database, if it has one: the EC2 deployment keeps its records there."""
 _OURS = frozenset(("Stage", "CodeBucket", "CodeKey", "SchoolKeys", "ApiLogRole", "Architecture", "ImageParameter"))
 """Parameters that the command decides itself."""
 
@@ -115,7 +117,7 @@ def _others(wanted: Wanted, part: templates.TemplateName) -> dict[str, str]:
     """What was set by name, for this template."""
     mine = set(templates.load(part)["Parameters"]) - _OURS
     known = mine | set(templates.load("shared")["Parameters"]) | set(templates.load(wanted.target.mode)["Parameters"])
-    taken = set(_FROM_SHARED[wanted.target.mode])
+    taken = {*_FROM_SHARED[wanted.target.mode], *_FROM_DATABASE}
     for name, _ in wanted.others:
         if name not in known - _OURS - taken:
             near = difflib.get_close_matches(name, sorted(known - _OURS - taken), 1)
@@ -136,7 +138,10 @@ def school_keys(schools: Sequence[str]) -> dict[str, str]:
 
 def shared_outputs(mode: Mode, outputs: Mapping[str, str]) -> dict[str, str]:
     """The parameters of a mode's stack that are outputs of the shared one."""
-    return {name: outputs[name] for name in _FROM_SHARED[mode]}
+    found = {name: outputs[name] for name in _FROM_SHARED[mode]}
+    if mode == "ec2":
+        found |= {name: outputs.get(name, "") for name in _FROM_DATABASE}
+    return found
 
 
 def planned_outputs(target: Target, account: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ def default_place(journal: str) -> str:
     return f"sqlite:///{journal}-records" if journal else IN_MEMORY
 
 
-def open_records(place: str, secret: str = "", region: str = "") -> Records:
+def open_records(place: str, secret: str = "") -> Records:
     """The records at a place: `dynamodb:TABLE?region=REGION`, or a database's URL. Raises ValueError for what is neither.
 
     `secret`: the ARN of the secret in AWS Secrets Manager with the database's `password`, which AWS changes once a week.
@@ -37,27 +37,28 @@ def open_records(place: str, secret: str = "", region: str = "") -> Records:
         return DynamoRecords(BotoTable(table))
     from adapters.web.records.sql import SqlRecords
 
-    return SqlRecords(place, _Password(secret, region) if secret else None)
+    return SqlRecords(place, _Password(secret) if secret else None)
 
 
 class _Password:
     """The password of a secret, read again after a minute: a new connection may need it after AWS has changed it."""
 
-    def __init__(self, secret: str, region: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, secret: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """`secret` is an ARN, which says the region."""
         self._secret = secret
-        self._region = region
         self._clock = clock
         self._known = ""
         self._until = 0.0
 
     def __call__(self) -> str:
+        """The password as it was a minute ago at the earliest. Raises `RecordsUnavailable`."""
         if self._clock() >= self._until:
             import boto3
             import msgspec
             from botocore.exceptions import BotoCoreError, ClientError
 
             try:
-                client = boto3.client("secretsmanager", region_name=self._region or None)
+                client = boto3.client("secretsmanager", region_name=self._secret.split(":")[3])
                 text = client.get_secret_value(SecretId=self._secret)["SecretString"]
             except (BotoCoreError, ClientError) as error:
                 raise RecordsUnavailable(f"the secret of the records' database: {error}") from error

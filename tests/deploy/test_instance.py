@@ -17,6 +17,8 @@ from tools import program
 
 from adapters.ec2_cluster.config import read_settings
 from adapters.ec2_cluster.web import read_web_settings
+from adapters.web.records import RecordsUnavailable
+from adapters.web.records.dynamodb import DynamoRecords
 from deploy import templates
 from deploy.ec2_cluster.instance import drain, settings
 
@@ -53,6 +55,8 @@ def deployment(**more):
         "TlsSecret": "",
         "Cache": "",
         "CacheSecretArn": "",
+        "Records": "",
+        "DatabaseSecretArn": "",
     }
     assert set(local) <= set(values)
     content = re.sub(r"\$\{([A-Za-z:]+)\}", lambda found: values[found[1]], written["content"])
@@ -181,6 +185,31 @@ def test_server_and_api_take_the_settings_that_are_written(tmp_path, cache):
     else:
         assert server.redis_url == ""
         assert http_api.redis_url == f"unix://{server.data_dir}/redis/redis.sock", "the server's own"
+
+
+def test_records_are_in_the_database_if_there_is_one_and_else_in_the_journals_table(tmp_path, monkeypatch):
+    settings.write(deployment(), SECRETS.__getitem__, tmp_path, workers=1)
+    _, web = read_web_settings({}, read_back(tmp_path / "web-environment"))
+    assert isinstance(web.records, DynamoRecords)
+
+    local = user_data()[1]
+    assert local["Records"]["Fn::If"][0] == "HasDatabase"
+    place = local["Records"]["Fn::If"][1]["Fn::Sub"].replace("${DatabaseEndpoint}", "127.0.0.1").replace(":5432", ":9")
+    secret = "arn:aws:secretsmanager:ap-southeast-1:123456789012:secret:rds!cluster-1"
+    settings.write(deployment(records=place, records_secret=secret), SECRETS.__getitem__, tmp_path, workers=1)
+    _, web = read_web_settings({}, read_back(tmp_path / "web-environment"))
+    asked = []
+
+    class Manager:
+        def get_secret_value(self, SecretId):  # noqa: N803  boto3's
+            asked.append(SecretId)
+            return {"SecretString": json.dumps({"username": "proctorwire", "password": "p"})}
+
+    monkeypatch.setattr("boto3.client", lambda service, region_name: asked.append((service, region_name)) or Manager())
+    with pytest.raises(RecordsUnavailable, match=r"database.*127\.0\.0\.1"):
+        web.records.check()  # nobody listens there
+    assert asked == [("secretsmanager", "ap-southeast-1"), secret]
+    web.records.close()
 
 
 def test_secrets_are_for_their_services_only(tmp_path):

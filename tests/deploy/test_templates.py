@@ -115,6 +115,29 @@ def test_what_a_stack_takes_from_the_shared_one_is_there(mode):
     assert set(taken) <= set(LOADED[mode]["Parameters"])
 
 
+def test_the_database_of_the_shared_stack_is_the_ec2_deployments_once_it_is_there_and_gone_again_with_it():
+    names = ("DatabaseEndpoint", "DatabaseSecretArn", "DatabaseClientsGroup")
+    without = {name: name for name in SHARED["Outputs"] if name not in names}
+    assert {shared_outputs("ec2", without)[name] for name in names} == {""}
+    assert shared_outputs("ec2", without | dict.fromkeys(names, "x"))["DatabaseEndpoint"] == "x"
+    assert not set(names) & set(shared_outputs("lambda", without)), (
+        "functions are in no VPC: their records are in DynamoDB"
+    )
+    network = properties(EC2, "InstanceTemplate")["LaunchTemplateData"]["NetworkInterfaces"][0]
+    assert {"Fn::If": ["HasDatabase", {"Ref": "DatabaseClientsGroup"}, {"Ref": "AWS::NoValue"}]} in network["Groups"]
+
+
+def test_who_keeps_records_of_schools_may_change_them_and_no_function_of_a_frame_may():
+    def may(template, where):
+        found = [s for name, s in statements(template) if name == where and "JournalTable" in str(s.get("Resource"))]
+        return {action.partition(":")[2] for s in found for action in listed(s["Action"])}
+
+    needed = {"GetItem", "PutItem", "DeleteItem", "Query", "BatchWriteItem"}
+    assert may(EC2, "InstanceRole") == needed
+    assert may(LAMBDA, "HttpRole") | may(LAMBDA, "DecidePolicy") == needed
+    assert may(LAMBDA, "DecidePolicy") == {"PutItem"}
+
+
 def test_the_default_instance_type_and_its_image_fit_each_other():
     parameters = EC2["Parameters"]
     assert parameters["InstanceType"]["Default"] == DEFAULT_INSTANCE_TYPE

@@ -44,6 +44,9 @@ def environment(deployment: Mapping[str, Any], secret: Secret, workers: int) -> 
         "PROCTORWIRE_SOCKET_URL": deployment["socket_url"],
         "PROCTORWIRE_ENDPOINTS": deployment["endpoints"],
     }
+    if deployment["records"]:
+        variables["PROCTORWIRE_RECORDS"] = deployment["records"]
+        variables["PROCTORWIRE_RECORDS_SECRET"] = deployment["records_secret"]
     if redis_url:
         variables["PROCTORWIRE_REDIS_URL"] = redis_url
     if deployment["tls_secret"]:
