@@ -40,6 +40,7 @@ from core.events import (
 from core.exam import Exam
 from core.journal import Entry, EntryKind
 from core.lifecycle import LifecycleEvent
+from core.migration import knows_connection
 from core.participant import LIVE, RUNNING, Lifecycle, Participant, PendingCommand, Session
 from core.policy import MAX_NAME_CHARACTERS
 from core.snapshot import visible
@@ -108,6 +109,8 @@ class _Draft:
 def decide(participant: Participant, event: ParticipantEvent, exam: Exam, now: float) -> Decision:
     """What follows from this event for this participant; `now` is the service's clock in epoch seconds."""
     if participant.home != exam.here:
+        if type(event) is ConnectionLost and not knows_connection(participant, event.connection):
+            return Decision(participant)  # its page has moved on, and the home knows
         return Decision(participant, effects=(effects.Forward(participant.key, event),))
     if type(event) is StatusReported:
         decision = _goes_on(participant, event, exam, now)
@@ -248,6 +251,7 @@ def _begin_attempt(draft: _Draft, event: StatusReported, attempt_id: str) -> Non
         flags=old.flags if not old.quiz_attempt_id else (),
         check_at=old.check_at,
         later=old.later,
+        label_since=event.received_at,
     )
     report = event.report
     ids = (report.quiz_participant_id, report.quiz_result_id, report.topic_uuid)
@@ -660,6 +664,7 @@ def _track_label(draft: _Draft) -> bool:
     same_attempt = before.quiz_attempt_id == after.quiz_attempt_id
     if same_attempt and was in ("reconnecting", "offline") and is_now in ("active", "away"):
         draft.change(reconnects=after.reconnects + 1)
+    draft.change(label_since=at)
     draft.lines.append(("label", _cause(draft.event), {"before": was, "after": is_now}))
     return True
 

@@ -108,6 +108,11 @@ def for_other(event: events.ParticipantEvent) -> events.ParticipantEvent:
     return event if connection is None else replace(event, connection=named_for_other(connection))
 
 
+def knows_connection(record: Participant, connection: str) -> bool:
+    """Whether a page is on this connection, by either side's name of it."""
+    return any(s.connection in (connection, named_for_other(connection)) for s in record.sessions)
+
+
 def speaks_protocol(event: events.ParticipantEvent) -> bool:
     """Whether this report's page follows a `reconnect`; the paper's own clients don't, and are moved by closing."""
     return isinstance(event, events.StatusReported) and (

@@ -63,7 +63,7 @@ _COLLECT_SECONDS = 0.04
 _AGAIN_SECONDS = 20.0
 _ON_THEIR_WAY_SECONDS = 5.0
 _ASKED_SECONDS = 2.0
-_RETURN_SECONDS = 1.5
+_ARRIVAL_SECONDS = 1.5
 _ATTEMPTS = 8
 _LACKING_SECONDS = 3.0
 _CLOSING_SECONDS = 60.0
@@ -190,7 +190,7 @@ class Bridge:
     async def _report(self) -> None:
         records = [record for watched in self._exams.values() for record in watched.table.values()]
         move, now = self._move, time.monotonic()
-        waiting = 0 if move is None else sum(target(move, r.key, r.group) != r.home for r in records)
+        waiting = 0 if move is None else sum(self._waits(move, watched) for watched in self._exams.values())
         unshown = [now - watched.changed_since for watched in self._exams.values() if watched.changed]
         health = Health(
             at=time.time(),
@@ -205,6 +205,11 @@ class Bridge:
         )
         self._lag = 0.0
         await self._plans.run(lambda app: app.moves.save_health(health))
+
+    def _waits(self, move: Move, watched: _Watched) -> int:
+        """How many are not where they belong, but for those that DNS has sent back after they were told to go."""
+        stay = {key for key, (version, until) in watched.ordered.items() if version == move.version and until >= _EVER}
+        return sum(target(move, r.key, r.group) != r.home and r.key not in stay for r in watched.table.values())
 
     # --- rounds: what is, against what ought to be ---
 
@@ -443,7 +448,10 @@ class Bridge:
 
         told = await self._writes.run(order)
         now = time.monotonic()
-        watched.ordered[key] = (move.version, now + (_AGAIN_SECONDS if told else _TABLE_SECONDS))
+        again = _AGAIN_SECONDS if told else _TABLE_SECONDS
+        if told and all(is_paper for _, is_paper in told) and 0 < move.percent < 100:
+            again = _EVER  # DNS may well send them here again, and they are served here
+        watched.ordered[key] = (move.version, now + again)
         if told:
             watched.on_their_way[key] = now + _ON_THEIR_WAY_SECONDS
         for connection, is_paper in told:
@@ -544,7 +552,7 @@ class Bridge:
             watched.read_at = 0.0  # the next round does it
             return None
         watched.table[key] = after
-        watched.on_their_way[key] = time.monotonic() + _RETURN_SECONDS
+        watched.on_their_way[key] = time.monotonic() + _ARRIVAL_SECONDS
         for session in after.sessions:
             connection = session.connection.removeprefix(OTHER)
             worker = connection.partition("/")[0]
@@ -614,6 +622,7 @@ class Bridge:
     async def _write(self, watched: _Watched, stored: Participant | None, record: Participant) -> None:
         if await self._writes.run(lambda app: app.store.save(stored, record, ())):
             watched.table[record.key] = record
+            watched.on_their_way.pop(record.key, None)
         else:
             watched.read_at = 0.0
 
@@ -768,7 +777,7 @@ class Bridge:
         watched = self._exams.get(key.exam)
         if record is not None and watched is not None:
             watched.table[key] = record
-            watched.on_their_way.pop(key, None)
+            watched.on_their_way[key] = time.monotonic() + _ARRIVAL_SECONDS  # until their first report is written down
         await self._broker.answer_claim(claim.answer, record)
 
     async def _carry_away(self) -> None:

@@ -159,6 +159,7 @@ def follow(
     limits: Limits | None = None,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
+    look_seconds: float = _LOOK_SECONDS,
 ) -> str:
     """Watch a step until nobody waits; why it was taken back to `back_to` percent, or empty.
 
@@ -170,12 +171,12 @@ def follow(
     ends = clock() + move.slot_seconds + _PATIENCE_SECONDS
     health = began
     while not reason:
-        if health is not None and health.at > move.changed_at + 2 * _LOOK_SECONDS and health.waiting == 0:
+        if health is not None and health.at > move.changed_at + 2 * look_seconds and health.waiting == 0:
             return ""
         if clock() > ends:
             say(f"{health.waiting if health else 0} students could not be reached; they move when they report again")
             return ""
-        sleep(_LOOK_SECONDS)
+        sleep(look_seconds)
         health = plane.health()
         if health is not None:
             say(f"{health.on_lambda} serverless, {health.on_ec2} on the cluster, {health.waiting} on their way")

@@ -221,7 +221,7 @@ def finish(**given: Any) -> None:
     click.echo("finished; the serverless side may go when its exams are closed")
 
 
-_FAULTS = ("bridge", "worker", "redis", "environment", "two-tabs", "transit-command", "dead-cluster")
+_FAULTS = ("bridge", "worker", "redis", "environment", "two-tabs", "transit-command", "guard", "dead-cluster")
 
 
 @migrate.command()
@@ -259,10 +259,9 @@ def rehearse(students: int, fault: str | None, interval: float, slot_seconds: fl
             f"{outcome.reports} reports of {outcome.students} students"
         )
         click.echo(
-            f"gap in a proctor's view: p50 {outcome.gap_p50:.3f} s, p99 {outcome.gap_p99:.2f} s, max {outcome.gap_max:.2f} s"
+            f"gap in a proctor's view: p50 {outcome.gap_p50:.3f} s, p99 {outcome.gap_p99:.2f} s, "
+            f"max {outcome.gap_max:.2f} s (before the move p99 {outcome.before_p99:.2f} s)"
         )
-        for note in outcome.notes:
-            click.echo(f"note: {note}")
         for problem in outcome.problems():
             failed = True
             click.echo(f"problem: {problem}", err=True)

@@ -26,16 +26,23 @@ from adapters.lambda_apigw import config
 from adapters.lambda_apigw.handler import Application
 from adapters.lambda_apigw.local.exam_stack import LocalServerless
 from core.identity import Principal, issue
-from core.migration import Health, Limits, Move, target, verdict
+from core.migration import Health, Limits, Move, target
 from core.participant import ExamKey, ParticipantKey
-from deploy.migrate import start, step
+from deploy.migrate import follow, start, step
 
-Fault: TypeAlias = Literal["bridge", "worker", "redis", "environment", "two-tabs", "transit-command", "dead-cluster"]
+Fault: TypeAlias = Literal[
+    "bridge", "worker", "redis", "environment", "two-tabs", "transit-command", "guard", "dead-cluster"
+]
 FAULTS: tuple[Fault, ...] = (
-    "bridge", "worker", "redis", "environment", "two-tabs", "transit-command", "dead-cluster"
+    "bridge", "worker", "redis", "environment", "two-tabs", "transit-command", "guard", "dead-cluster"
 )  # fmt: skip
 SCHOOL, QUIZ = "rehearsal", "exam-1"
-_STEP_SECONDS = 40.0
+_STEP_SECONDS = 60.0
+_JOINS_A_SECOND = 20.0
+_LOOK_SECONDS = 0.3
+_PATIENT = Limits(silent_seconds=30.0, errors=10**6, lag_seconds=60.0, offline_share=1.0)
+"""With a fault, of which the guard knows nothing: what is judged is that nobody notices it."""
+_HASTY = Limits(silent_seconds=3.0)
 _RESEND_SECONDS = 4.0
 
 
@@ -56,23 +63,29 @@ class Addresses:
 
 
 class _Plane:
-    """`migrate.Plane` over the emulated side."""
+    """`migrate.Plane` over the emulated side. Used by one thread at a time."""
 
     def __init__(self, app: Application, addresses: Addresses) -> None:
         self._app = app
         self._addresses = addresses
 
+    def _moves(self) -> Any:
+        self._app.session.begin(20)
+        return self._app.moves
+
     def load(self) -> Move | None:
         """See `Plane`."""
-        return self._app.moves.load()
+        move: Move | None = self._moves().load()
+        return move
 
     def save(self, before: Move | None, after: Move) -> bool:
         """See `Plane`."""
-        return self._app.moves.save(before, after)
+        return bool(self._moves().save(before, after))
 
     def health(self) -> Health | None:
         """See `Plane`."""
-        return self._app.moves.health()
+        health: Health | None = self._moves().health()
+        return health
 
     def weigh(self, percent: float) -> None:
         """See `Plane`."""
@@ -80,12 +93,24 @@ class _Plane:
 
 
 class Page:
-    """A student's page. With `paper` it sends Figure 4 and nothing else, and knows no `reconnect`."""
+    """A student's page. With `paper` it sends Figure 4 and nothing else, and knows no `reconnect`.
+
+    Otherwise it does as the student script: a connection is kept until the next one has been heard on.
+    """
 
     def __init__(
-        self, name: str, token: str, addresses: Addresses, interval: float, *, paper: bool, tab: str = ""
+        self,
+        name: str,
+        token: str,
+        addresses: Addresses,
+        interval: float,
+        *,
+        paper: bool,
+        tab: str = "",
+        quiz_id: str = QUIZ,
     ) -> None:
         self.name = name
+        self.quiz_id = quiz_id
         self.paper = paper
         self.tab = tab or f"tab-{name}"
         self.attempts: dict[int, float] = {}
@@ -105,32 +130,51 @@ class Page:
         self._sent_at: dict[int, float] = {}
         self._moves = asyncio.Event()
         self._order: tuple[float, str] | None = None
+        self._former: tuple[Any, asyncio.Task[None]] | None = None
+        self._retiring: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Until told to end."""
-        while self.running:
-            url = self._url or self._addresses.resolve(self._place)
-            try:
-                async with websockets.connect(
-                    url,
-                    subprotocols=cast(Any, ["proctorwire", f"bearer.{self._token}"]),
-                    ping_interval=None,
-                    close_timeout=0.2,
-                ) as socket:
-                    self.connects += 1
-                    self.on = url
-                    reader = asyncio.create_task(self._read(socket))
-                    try:
-                        await self._talk(socket, reader)
-                    finally:
-                        reader.cancel()
-                    continue_at = 0.0
-            except (OSError, websockets.WebSocketException, TimeoutError):
-                continue_at = 0.3
-                self._url = ""  # the address that is configured
-            await asyncio.sleep(continue_at)
+        try:
+            while self.running:
+                url = self._url or self._addresses.resolve(self._place)
+                try:
+                    await self._connected(url)
+                except (OSError, websockets.WebSocketException, TimeoutError):
+                    self._url = ""  # the address that is configured
+                    await asyncio.sleep(0.3)
+        finally:
+            await self._retire()
 
-    async def _talk(self, socket: Any, reader: asyncio.Task[None]) -> None:
+    async def _connected(self, url: str) -> None:
+        """Talk on a new connection. The present one, if there is one, is kept until something is heard on the new one."""
+        # the paper's own clients have their token in the address that is configured
+        socket = await websockets.connect(
+            f"{url}?token={self._token}" if self.paper else url,
+            subprotocols=None if self.paper else cast(Any, ["proctorwire", f"bearer.{self._token}"]),
+            ping_interval=None,
+            close_timeout=0.2,
+        )
+        self.connects += 1
+        self.on = url
+        reader = asyncio.create_task(self._read(socket))
+        is_moving = False
+        try:
+            is_moving = await self._talk(socket, reader)
+        finally:
+            await self._retire()
+            self._former = socket, reader
+            if not is_moving:
+                await self._retire()
+
+    async def _retire(self) -> None:
+        former, self._former = self._former, None
+        if former is not None:
+            former[1].cancel()
+            await former[0].close()
+
+    async def _talk(self, socket: Any, reader: asyncio.Task[None]) -> bool:
+        """Until the socket is closed (False), or it is time to move elsewhere (True)."""
         self._moves.clear()
         self._order = None
         if not self._unacked:
@@ -149,12 +193,16 @@ class Page:
             order = self._ordered()
             if order is not None and order[0] <= time.monotonic():
                 self._url = order[1] or self._url
-                return
+                return True
             if time.monotonic() >= due and not reader.done():
                 due += self._interval
                 await self._report(socket)
                 for seq in [s for s, at in self._sent_at.items() if time.monotonic() - at > _RESEND_SECONDS]:
                     await self._send(socket, seq)
+        return False
+
+    def _is_present(self, socket: Any) -> bool:
+        return self._former is None or self._former[0] is not socket
 
     def _ordered(self) -> tuple[float, str] | None:
         return self._order
@@ -163,7 +211,7 @@ class Page:
         self._answered += 1
         self._seq += 1
         data: dict[str, Any] = {
-            "quiz_id": QUIZ,
+            "quiz_id": self.quiz_id,
             "quiz_attempt_id": f"a-{self.name}",
             "student_id": self.name,
             "user_status": "active",
@@ -189,6 +237,8 @@ class Page:
             async for text in socket:
                 frame = json.loads(text)
                 data = frame["data"]
+                if self._former is not None and self._former[0] is not socket:
+                    self._retiring = asyncio.create_task(self._retire())
                 if frame["action"] == "ack" and data.get("seq"):
                     self._sent_at.pop(data["seq"], None)
                     report = self._unacked.pop(data["seq"], None)
@@ -198,7 +248,12 @@ class Page:
                     self.commands.append(data["command_id"])
                     receipt = {"command_id": data["command_id"], "outcome": "delivered"}
                     await socket.send(json.dumps({"action": "lmsQuizCommandReceipt", "data": receipt}))
-                elif frame["action"] == "reconnect" and not self.paper and self._order is None:
+                elif (
+                    frame["action"] == "reconnect"
+                    and not self.paper
+                    and self._order is None
+                    and self._is_present(socket)
+                ):
                     self._order = (time.monotonic() + data["after_ms"] / 1000, data.get("url") or "")
                     self._moves.set()
 
@@ -206,8 +261,9 @@ class Page:
 class Dashboard:
     """A proctor: what was shown of whom, and when."""
 
-    def __init__(self, name: str, token: str, url: str) -> None:
+    def __init__(self, name: str, token: str, url: str, quiz_id: str = QUIZ) -> None:
         self.name = name
+        self.quiz_id = quiz_id
         self.views: dict[str, dict[str, Any]] = {}
         self.shown: dict[tuple[str, int], float] = {}
         self.offline: list[tuple[str, float]] = []
@@ -230,7 +286,7 @@ class Dashboard:
                     close_timeout=0.2,
                 ) as socket:
                     self._socket = socket
-                    await self._send("lmsQuizMonitoringProctor", quiz_id=QUIZ)
+                    await self._send("lmsQuizMonitoringProctor", quiz_id=self.quiz_id)
                     async for text in socket:
                         self._heard(json.loads(text))
             await asyncio.sleep(0.3)
@@ -243,7 +299,7 @@ class Dashboard:
         await self._send(
             "lmsQuizProctorCommand",
             command_id=command_id,
-            quiz_id=QUIZ,
+            quiz_id=self.quiz_id,
             student_ids=[student_id],
             command="message",
             text="hello",
@@ -288,7 +344,10 @@ class Step(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True):
-    """What the judges found. Gaps in seconds, from a report's first sending to its showing on either dashboard."""
+    """What the judges found. Gaps in seconds, from a report's first sending to its showing on a dashboard, on each of them.
+
+    They are those of the move; `before_p99` is the same of the reports before it, as this machine plays without any move.
+    """
 
     students: int
     reports: int
@@ -300,7 +359,9 @@ class Outcome(Struct, frozen=True):
     gap_max: float
     steps: tuple[Step, ...]
     fault: str = ""
-    notes: tuple[str, ...] = ()
+    taken_back: str = ""
+    """Why the guard took a step back."""
+    before_p99: float = 0.0
 
     def problems(self) -> list[str]:
         """What must not be. With a fault that takes a process away, views may be as late as its return takes."""
@@ -311,6 +372,10 @@ class Outcome(Struct, frozen=True):
             )
             if value
         ]  # fmt: skip
+        if self.taken_back and self.fault != "guard":
+            found.append(f"a step was taken back: {self.taken_back}")
+        if self.fault == "guard" and not self.taken_back:
+            found.append("the guard did not take the step back")
         if not self.fault:
             if self.gap_p99 >= 1.0:
                 found.append(f"the gap's p99 is {self.gap_p99:.2f} s, not below 1 s")
@@ -330,7 +395,8 @@ class Rehearsal:
         self._secret = new_secret()
         self._began = time.monotonic()
         self._steps: list[Step] = []
-        self._notes: list[str] = []
+        self._taken_back = ""
+        self._moving_since = float("inf")
         self._sides: list[str] = []
         self._not_kept = 0
         self.pages: list[Page] = []
@@ -341,9 +407,10 @@ class Rehearsal:
     def _told(self, what: str) -> None:
         self._say(f"{time.monotonic() - self._began:6.1f} s  {what}")
 
-    def _token(self, role: Literal["student", "proctor"], name: str) -> str:
+    def token(self, role: Literal["student", "proctor"], name: str, quiz_id: str = QUIZ) -> str:
+        """For a page or dashboard."""
         attempt = f"a-{name}" if role == "student" else ""
-        return issue(Principal(role, SCHOOL, name, (QUIZ,), time.time() + 7_000, attempt), self._secret)
+        return issue(Principal(role, SCHOOL, name, (quiz_id,), time.time() + 7_000, attempt), self._secret)
 
     @contextlib.asynccontextmanager
     async def playing(self) -> AsyncIterator[Rehearsal]:
@@ -358,28 +425,38 @@ class Rehearsal:
                 LocalCluster(token_secret=self._secret, workers=2, journal=f"dynamodb:{table}", environments=[aws])
             )
             self.app = Application(config.from_environment(self._environment), "rehearsal")
+            self._guard = Application(config.from_environment(self._environment), "rehearsal-guard")
             self.addresses = Addresses({"lambda": self.stack.websocket_url, "ec2": self.cluster.urls[0]})
             self._told("both sides are up: serverless (emulated) and a cluster of 2 workers")
             stack.push_async_callback(self._stop)
             for number in range(self._students):
                 name = f"s{number:04d}"
                 paper = number % 10 == 9
-                page = Page(name, self._token("student", name), self.addresses, self._interval, paper=paper)
+                page = Page(name, self.token("student", name), self.addresses, self._interval, paper=paper)
                 self.pages.append(page)
             self._tasks += [asyncio.create_task(self._later(n, page)) for n, page in enumerate(self.pages)]
             for side, url in self.addresses.urls.items():
-                dashboard = self.dashboards[side] = Dashboard(f"p-{side}", self._token("proctor", f"p-{side}"), url)
+                dashboard = self.dashboards[side] = Dashboard(f"p-{side}", self.token("proctor", f"p-{side}"), url)
                 self._tasks.append(asyncio.create_task(dashboard.run()))
             await self.until(lambda: all(p.attempts for p in self.pages), "students connect", 60)
             await self.until(lambda: self.sees_all("lambda"), "the serverless side's proctor sees all", 60)
+            played = time.monotonic() + self._interval
+            await self.until(lambda: time.monotonic() > played, "an interval is over", 2 * self._interval)
+            await self.until(self._is_current, "the serverless side has caught up with all who joined", 60)
             self._told(
                 f"{self._students} students report, {sum(p.paper for p in self.pages)} of them the paper's clients"
             )
             yield self
 
     async def _later(self, number: int, page: Page) -> None:
-        await asyncio.sleep(self._interval * number / max(1, self._students))
+        over = max(self._interval, self._students / _JOINS_A_SECOND)
+        await asyncio.sleep(over * number / max(1, self._students))
         await page.run()
+
+    def _is_current(self) -> bool:
+        """Whether what was reported a second ago is shown."""
+        shown, now = self.dashboards["lambda"].shown, time.monotonic()
+        return all((p.name, n) in shown for p in self.pages for n, at in p.attempts.items() if at < now - 1)
 
     async def _stop(self) -> None:
         for page in self.pages:
@@ -389,6 +466,7 @@ class Rehearsal:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.kill_bridge()
         self.app.session.close()
+        self._guard.session.close()
 
     async def until(self, condition: Callable[[], Any], what: str, seconds: float = _STEP_SECONDS) -> None:
         """Wait for it. Raises `MigrationRehearsalError`."""
@@ -439,36 +517,54 @@ class Rehearsal:
         await self.start_bridge()
         await self.until(lambda: self.sees_all("ec2"), "the cluster's proctor sees all")
         self._done("start: the cluster's proctor sees all students of the serverless side", at)
+        self._moving_since = time.monotonic()
 
-    async def shift(self, percent: float, what: str = "", during: Callable[[], Any] | None = None) -> None:
-        """To this percentage, until all who belong there are there. `during` does harm in the middle."""
+    async def shift(
+        self,
+        percent: float,
+        what: str = "",
+        during: Callable[[], Any] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        """To this percentage, until all who belong there are there. `during` does harm in the middle.
+
+        The guard is the command's own: beyond its limits the step is taken back, and then all are where they were before.
+        """
         at = time.monotonic()
         before = await self._aws(lambda app: app.moves.load())
         state: Any = "rolled_back" if percent < before.percent else "shifting"
         move: Move = await self._aws(lambda app: step(_Plane(app, self.addresses), state, percent, time.time()))
-        if during is not None:
-            cluster = self.addresses.urls["ec2"]
-            await self.until(
-                lambda: sum(p.on == cluster for p in self.pages) > len(self.pages) // 8, "the first pages go"
-            )
-            await during()
-        began: Health | None = await self._aws(lambda app: app.moves.health())
+        limits = limits or (_PATIENT if during else Limits())
+        guard = asyncio.create_task(asyncio.to_thread(self._watch, move, before.percent, limits))
+        try:
+            if during is not None:
+                cluster = self.addresses.urls["ec2"]
+                await self.until(
+                    lambda: sum(p.on == cluster for p in self.pages) > len(self.pages) // 8, "the first pages go"
+                )
+                await during()
+        finally:
+            reason = await guard
+        if reason:
+            self._taken_back = reason
+            self._told(f"the guard took the step back: {reason}")
+            move = await self._aws(lambda app: app.moves.load())
         ends = time.monotonic() + _STEP_SECONDS
         while self._there(move) < len(self.pages):
             if time.monotonic() > ends:
                 missing = [p.name for p in self.pages if not self._is_there(move, p)]
                 raise MigrationRehearsalError(f"{len(missing)} pages did not come: {', '.join(missing[:5])}")
-            health: Health | None = await self._aws(lambda app: app.moves.health())
-            reason = verdict(health, began, Limits(silent_seconds=30, errors=10_000 if during else 20), time.time())
-            if reason:
-                self._notes.append(f"guard: {reason}")
+            await asyncio.sleep(0.05)
+        while move.percent in (0, 100) and (await self._aws(lambda app: app.moves.health())).waiting:
+            if time.monotonic() > ends:
+                raise MigrationRehearsalError("the bridge still waits for some")
             await asyncio.sleep(0.2)
-        if percent in (0, 100):  # else DNS has some of the paper's clients elsewhere than the plan
-            while (health := await self._aws(lambda app: app.moves.health())) is None or health.waiting:
-                if time.monotonic() > ends:
-                    raise MigrationRehearsalError(f"the bridge still waits for {health.waiting if health else 'all'}")
-                await asyncio.sleep(0.2)
         self._done(what or f"shift to {percent:g} %", at)
+
+    def _watch(self, move: Move, back_to: float, limits: Limits) -> str:
+        """`migrate.follow`, as `deploy migrate shift` does it."""
+        plane = _Plane(self._guard, self.addresses)
+        return follow(plane, move, back_to, lambda _: None, limits=limits, look_seconds=_LOOK_SECONDS)
 
     def _is_there(self, move: Move, page: Page) -> bool:
         home = target(move, ParticipantKey(SCHOOL, QUIZ, page.name))
@@ -492,6 +588,9 @@ class Rehearsal:
 
     # --- harm ---
 
+    def _weight_is(self, weight: float) -> bool:
+        return self.addresses.weight == weight
+
     def _kill(self, role: str) -> None:
         os.kill(self.cluster.pids()[role][0], signal.SIGKILL)
 
@@ -501,6 +600,10 @@ class Rehearsal:
         if fault == "bridge":
             await self.kill_bridge()
             await asyncio.sleep(2.5)
+            await self.start_bridge()
+        elif fault == "guard":
+            await self.kill_bridge()
+            await self.until(lambda: self._weight_is(0.0), "the guard takes the step back", 30)
             await self.start_bridge()
         elif fault == "worker":
             self._kill("worker")
@@ -587,7 +690,7 @@ class Rehearsal:
 
     def outcome(self, fault: str = "") -> Outcome:
         """The judges' word."""
-        lost, gaps = self._not_kept, []
+        lost, gaps, before = self._not_kept, [], []
         for side in self._sides:
             dashboard = self.dashboards[side]
             first = min(dashboard.shown.values(), default=0.0)
@@ -596,9 +699,12 @@ class Rehearsal:
                     shown = dashboard.shown.get((page.name, answered))
                     if shown is None:
                         lost += 1
-                    elif at > first:
+                    elif at >= self._moving_since:
                         gaps.append(shown - at)
+                    elif at > first:
+                        before.append(shown - at)
         gaps.sort()
+        before.sort()
         return Outcome(
             students=self._students,
             reports=sum(len(p.attempts) for p in self.pages),
@@ -610,7 +716,8 @@ class Rehearsal:
             gap_max=gaps[-1] if gaps else 0.0,
             steps=tuple(self._steps),
             fault=fault,
-            notes=tuple(self._notes),
+            taken_back=self._taken_back,
+            before_p99=before[int(len(before) * 0.99)] if before else 0.0,
         )
 
 
@@ -634,7 +741,7 @@ async def rehearse(
             await asyncio.sleep(1.5)
             await rehearsal.dead_cluster()
         else:
-            chosen = fault
-            await rehearsal.shift(50, during=lambda: rehearsal.harm(chosen))
+            chosen, limits = fault, _HASTY if fault == "guard" else None
+            await rehearsal.shift(50, during=lambda: rehearsal.harm(chosen), limits=limits)
         await rehearsal.settle()
         return rehearsal.outcome(fault or "")
