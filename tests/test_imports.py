@@ -126,6 +126,8 @@ HEAVY = (
     "pydantic",
     "flask",
     "werkzeug",
+    "sqlalchemy",
+    "pg8000",
 )
 
 
@@ -137,8 +139,14 @@ HEAVY = (
         # DynamoDB is the journal's business: a worker knows Redis only
         (
             "adapters.ec2_cluster.worker",
-            ("boto3", "botocore", "flask", "werkzeug", "pydantic", "jinja2", "adapters.lambda_apigw", "compare"),
+            (
+                *("boto3", "botocore", "flask", "werkzeug", "pydantic", "jinja2", "sqlalchemy", "adapters.web.records"),
+                *("adapters.lambda_apigw", "compare"),
+            ),
         ),
+        # records in a database: whoever has them there opens them; the function's are in a table
+        ("adapters.lambda_apigw.http", ("sqlalchemy", "pg8000", "boto3", "redis", "compare")),
+        ("adapters.ec2_cluster.web", ("sqlalchemy", "pg8000", "boto3", "adapters.lambda_apigw")),
     ],
 )
 def test_each_process_loads_only_what_it_needs(module, must_not):
