@@ -301,7 +301,7 @@ class KafkaServer:
         self.note = (
             f"the broker at {host}"
             if host
-            else "a memory-only broker (Tansu) that speaks Kafka's protocol, emptied by a restart: no Kafka"
+            else "not Kafka but a memory-only broker (Tansu) that speaks its protocol; a restart empties it. Kafka: --kafka"
         )
         self._child = _Child(folder)
 

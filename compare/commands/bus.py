@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import click
 import msgspec
@@ -42,6 +43,9 @@ def bus_command(
     and what is lost or comes twice when a subscriber stands still for 2 s and when the server is killed and started again. Takes
     less than a minute. What is not installed is named with the command that installs it.
 
+    Without --kafka the row is called "Kafka's stand-in": another broker that speaks Kafka's protocol and keeps everything in memory,
+    which says nothing of Kafka but that the client works. With --kafka the broker is not restarted, as it is not ours.
+
     \b
     Example:
       compare bus
@@ -55,6 +59,8 @@ def bus_command(
         ("--seconds", seconds, 0.2, 600),
     ):
         in_range(name, value, least, most)
+    if kafka and re.fullmatch(r"[^\s:/,]+:\d{1,5}(,[^\s:/,]+:\d{1,5})*", kafka) is None:
+        raise click.UsageError(f"--kafka: {kafka!r} is no address; give HOST:PORT, or several with commas between them")
     load = msgspec.structs.replace(_LOAD, exams=exams, burst=burst, rate=rate, seconds=seconds)
     chosen = [name for name in NAMES if not names or name in names]
     with progress("Measuring", len(chosen) * SECONDS_EACH, quiet=quiet) as steps:

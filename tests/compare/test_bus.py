@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from compare import bus, buses
 from compare.bus import Load, Publisher, measure_bus, publication
+from compare.buses import KafkaServer
 from compare.commands import register
 from core.messages import View
 
@@ -33,16 +34,29 @@ def test_a_publication_is_a_view_as_workers_send_it() -> None:
 
 
 async def test_pub_sub_loses_in_a_stall_what_the_others_keep(tmp_path: Path) -> None:
-    names = ["redis-pubsub", "redis-streams", *(["nats"] if importlib.util.find_spec("nats") else [])]
-    found = await asyncio.gather(*(measure_bus(name, SMALL, tmp_path / name) for name in names))
-    pubsub, *kept = [figures for figures, _ in found]
+    """All ways at the same time, and Kafka's stand-in once more as a broker that was there before."""
+    there = KafkaServer(tmp_path / "there")
+    address = await there.start()
+    try:
+        found = await asyncio.gather(
+            *(measure_bus(name, SMALL, tmp_path / name) for name in ("redis-pubsub", "redis-streams", "nats", "kafka")),
+            measure_bus("kafka", SMALL, tmp_path / "given", address),
+        )
+    finally:
+        await there.stop()
+    pubsub, streams, nats, stand_in, given = [figures for figures, _ in found]
     assert pubsub.stalled.lost > 0
-    for stream in kept:
-        assert stream.stalled.published == 600
-        assert stream.stalled.lost == 0
-        assert stream.restart is not None
-        assert stream.restart.lost == 0
-    for figures in (pubsub, *kept):
+    for kept in (streams, nats, stand_in, given):
+        assert (kept.stalled.published, kept.stalled.lost) == (600, 0), kept.title
+    for kept in (streams, nats):
+        assert kept.restart is not None
+        assert kept.restart.lost == 0
+    assert stand_in.title == "Kafka's stand-in"
+    assert "not Kafka" in stand_in.note
+    assert stand_in.restart is not None
+    assert stand_in.restart.lost > 0  # it keeps nothing, and that is told as it is
+    assert (given.title, given.note, given.restart) == ("Kafka", f"the broker at {address}", None)
+    for figures in (pubsub, streams, nats, stand_in, given):
         assert figures.throughput > 50
         assert figures.latency_ms.count == 50
         assert 0 < figures.latency_ms.p50 < 1_000
@@ -83,3 +97,12 @@ def test_a_missing_broker_is_one_line_that_says_how_to_get_it(monkeypatch: pytes
     ]
     told = CliRunner().invoke(group, ["bus", "--only", "kafka", "--json"], standalone_mode=False)
     assert json.loads(told.output)["buses"] == []
+
+
+@pytest.mark.parametrize("address", ["broker", "broker:http", "kafka://broker:9092", "a:1,b"])
+def test_an_address_that_is_none_is_named(address: str) -> None:
+    group = click.Group("compare")
+    register(group)
+    done = CliRunner().invoke(group, ["bus", "--only", "kafka", "--kafka", address])
+    assert done.exit_code == 2
+    assert f"--kafka: '{address}' is no address; give HOST:PORT" in done.output
