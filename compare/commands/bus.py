@@ -43,7 +43,7 @@ def bus_command(
     and what is lost or comes twice when a subscriber stands still for 2 s and when the server is killed and started again. Takes
     less than a minute. What is not installed is named with the command that installs it.
 
-    Without --kafka the row is called "Kafka's stand-in": another broker that speaks Kafka's protocol and keeps everything in memory,
+    Without --kafka the row is called "Kafka's stand-in": another broker that speaks Kafka's protocol and keeps all in its memory,
     which says nothing of Kafka but that the client works. With --kafka the broker is not restarted, as it is not ours.
 
     \b
