@@ -227,17 +227,21 @@ def _table(name: str, region: str, profile: str) -> Iterator[LambdaAdmin]:
 @contextlib.contextmanager
 def _cluster(redis_url: str) -> Iterator[Admin]:
     """The cluster behind a Redis; what goes wrong there is one line."""
+    from adapters.ec2_cluster import redis_sync
     from adapters.ec2_cluster.admin import Admin, AdminError
-    from adapters.ec2_cluster.config import SettingsError
+    from adapters.ec2_cluster.config import without_password
     from adapters.ec2_cluster.web import connect
 
     if not redis_url:
         raise click.UsageError(_NO_REDIS)
     client: Any = None
     try:
-        client = connect(redis_url)
+        try:
+            client = connect(redis_sync.marked(redis_url))
+        except (*redis_sync.ERRORS, ValueError, OSError) as error:
+            raise AdminError(f"redis_url {without_password(redis_url)} can't be used: {error}") from error
         yield Admin(client)
-    except (AdminError, SettingsError) as error:
+    except AdminError as error:
         raise click.ClickException(str(error)) from error
     finally:
         if client is not None:

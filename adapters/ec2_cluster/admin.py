@@ -14,6 +14,7 @@ import msgspec
 import redis
 from msgspec import Struct
 
+from adapters.ec2_cluster import redis_sync
 from adapters.ec2_cluster.access import decode_revocation, encode_revocation
 from adapters.ec2_cluster.keys import (
     REVOKED,
@@ -73,7 +74,7 @@ class Admin:
         """All workers that live, by instance."""
         with _reaching():
             names = sorted(cast(Any, self._redis.scan_iter(match=WORKER_LEASES + "*", count=1000)))
-            states = cast(Any, self._redis.mget(names)) if names else []
+            states = redis_sync.values(self._redis, names)
         found = [
             ListedWorker(name.decode().removeprefix(WORKER_LEASES), _state(stored))
             for name, stored in zip(names, states, strict=True)
@@ -113,7 +114,7 @@ class Admin:
             for connection in there:
                 worker = connection.partition("/")[0]
                 message = f"c{connection}\n{CloseCode.RESYNC} closed by an operator"
-                self._redis.publish(partition_keys(keys.tag).worker(worker).decode(), message)
+                redis_sync.publish(self._redis, partition_keys(keys.tag).worker(worker), message)
         return len(there)
 
     def drain(self, instance: str) -> list[str]:
@@ -127,7 +128,7 @@ class Admin:
             raise AdminError(f"there is no instance {instance}; `proctorwire admin workers` lists them")
         for worker in drained.values():
             with _reaching():
-                self._redis.publish(all_partitions()[0].worker(worker).decode(), "d")
+                redis_sync.publish(self._redis, all_partitions()[0].worker(worker), "d")
         return sorted(drained)
 
     def revoke(self, revocation: Revocation, hours: float) -> None:
@@ -139,13 +140,13 @@ class Admin:
             if over:
                 self._redis.hdel(REVOKED, *over)
             self._redis.hset(REVOKED, encode_revocation(revocation), repr(now + hours * 3600))
-            self._redis.publish(REVOKED_CHANNEL.decode(), "")
+            redis_sync.publish(self._redis, REVOKED_CHANNEL, "")
 
     def allow(self, revocation: Revocation) -> bool:
         """Take a revocation back. Whether there was one."""
         with _reaching():
             done = self._redis.hdel(REVOKED, encode_revocation(revocation))
-            self._redis.publish(REVOKED_CHANNEL.decode(), "")
+            redis_sync.publish(self._redis, REVOKED_CHANNEL, "")
         return bool(done)
 
     def revocations(self, school: str = "") -> list[ListedRevocation]:
@@ -158,8 +159,13 @@ class Admin:
 
     def now(self) -> float:
         """The service's clock: Redis time."""
-        seconds, micros = cast(Any, self._redis.time())
-        return float(seconds) + float(micros) / 1e6
+        return redis_sync.server_time(self._redis)
+
+
+def connect(url: str, **options: Any) -> Admin:
+    """The cluster whose Redis this is; see `redis_sync.connect`. Raises `AdminError`, or ValueError if it is no URL."""
+    with _reaching():
+        return Admin(redis_sync.connect(url, **options))
 
 
 def _state(stored: bytes) -> WorkerState:
@@ -173,5 +179,5 @@ def _state(stored: bytes) -> WorkerState:
 def _reaching() -> Iterator[None]:
     try:
         yield
-    except redis.RedisError as error:
+    except redis_sync.ERRORS as error:
         raise AdminError(f"redis: {error}") from error

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import redis
 from msgspec import Meta, Struct
 
-from adapters.ec2_cluster.admin import Admin, AdminError
+from adapters.ec2_cluster.admin import Admin, AdminError, connect
 from adapters.ec2_cluster.metrics import Figures, collect, emf, exposition
 from core.identity import Role
 from core.revocation import Revocation
@@ -61,8 +60,15 @@ class Revoking:
     """Revocations over HTTP: the Redis that they are written to, and the token that whoever asks must have."""
 
     def __init__(self, redis_url: str, token: str) -> None:
-        self._admin = Admin(redis.Redis.from_url(redis_url, socket_timeout=2, socket_connect_timeout=2))
+        self._redis_url = redis_url
+        self._connected: Admin | None = None
         self._bearer = f"Bearer {token}".encode()
+
+    def _admin(self) -> Admin:
+        """Made when it is asked for, because a cluster's client is made of its nodes' answers."""
+        if self._connected is None:
+            self._connected = connect(self._redis_url, socket_timeout=2, socket_connect_timeout=2)
+        return self._connected
 
     def answer(self, method: str, authorization: str, body: bytes) -> bytes:
         """The JSON that answers a request. Raises `_RefusedError`."""
@@ -70,11 +76,11 @@ class Revoking:
             raise _RefusedError(401, "give the admin token: Authorization: Bearer TOKEN")
         try:
             if method == "GET":
-                return msgspec.json.encode(self._admin.revocations())
+                return msgspec.json.encode(self._admin().revocations())
             asked = msgspec.json.decode(body, type=_Asked)
             if method == "POST":
-                self._admin.revoke(asked.revocation, asked.hours)
-            elif not self._admin.allow(asked.revocation):
+                self._admin().revoke(asked.revocation, asked.hours)
+            elif not self._admin().allow(asked.revocation):
                 raise _RefusedError(404, "there is no such revocation")
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _RefusedError(400, f"the body is wrong: {error}") from error

@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl
 import redis
 from msgspec import DecodeError, Struct
 
+from adapters.ec2_cluster import redis_sync
 from adapters.ec2_cluster.keys import JOURNAL_ASIDE, JOURNAL_BEHIND, all_partitions
 from adapters.ec2_cluster.metrics import FigureFile, Figures
 from core import journal
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 _GROUP = "journal"
 _BATCH = 500
 _BLOCK_MS = 500
+_POLL_SECONDS = 0.25
 _RETRY_SECONDS = 1.0
 _ABANDONED_MS = 30_000
 _LOOK_SECONDS = 2.0
@@ -223,7 +225,7 @@ class Carrier:
         self._streams = [partition.journal for partition in all_partitions()]
 
     def prepare(self) -> None:
-        """Make the consumer group on every stream; one that exists is no error."""
+        """Make the consumer group on every stream; one that exists is no error. Of a cluster, it also finds where each is."""
         for stream in self._streams:
             try:
                 self._redis.xgroup_create(stream, _GROUP, id="0", mkstream=True)
@@ -233,10 +235,24 @@ class Carrier:
 
     def carry(self, block_ms: int | None = _BLOCK_MS) -> int:
         """Carry one batch; return how many entries that were. Waits up to `block_ms` for the first."""
+        if redis_sync.is_cluster(self._redis):
+            return self._carry_from_nodes(block_ms)
         fresh = self._redis.xreadgroup(
             _GROUP, self._consumer, dict.fromkeys(self._streams, ">"), count=_BATCH, block=block_ms
         )
         return self._keep(cast(Iterable[Any], fresh))
+
+    def _carry_from_nodes(self, block_ms: int | None) -> int:
+        """The same from a cluster, where a command can't ask for streams of several slots, and so can't wait for any of them."""
+        carried = 0
+        for server, streams in redis_sync.by_server(self._redis, self._streams):
+            with server.pipeline(transaction=False) as pipe:
+                for stream in streams:
+                    pipe.xreadgroup(_GROUP, self._consumer, {stream: ">"}, count=_BATCH)
+                carried += self._keep([found for reply in pipe.execute() for found in reply or ()])
+        if block_ms and not carried:
+            time.sleep(_POLL_SECONDS)
+        return carried
 
     def carry_abandoned(self) -> int:
         """Carry what this consumer, or one that died, had read and not confirmed."""
@@ -250,8 +266,7 @@ class Carrier:
 
     def now(self) -> float:
         """Redis time."""
-        seconds, micros = cast(Any, self._redis.time())
-        return float(seconds) + float(micros) / 1e6
+        return redis_sync.server_time(self._redis)
 
     def look(self) -> Backlog:
         """What waits in all streams; the workers are told since when, because they keep what Redis might lose."""
@@ -319,12 +334,14 @@ def run(redis_url: str, ledger_path: str, consumer: str, heartbeat: Callable[[],
     signal.signal(signal.SIGINT, end)
     ledger = open_ledger(ledger_path)
     ledger.on_progress = heartbeat
-    carrier = Carrier(redis.Redis.from_url(redis_url), ledger, consumer)
+    carrier: Carrier | None = None
     prepared, looked_at, counted_at = False, 0.0, 0.0
     carried = failures = 0
     while True:
         heartbeat()
         try:
+            if carrier is None:
+                carrier = Carrier(redis_sync.connect(redis_url), ledger, consumer)
             if not prepared:
                 carrier.prepare()
                 prepared = True
@@ -346,7 +363,7 @@ def run(redis_url: str, ledger_path: str, consumer: str, heartbeat: Callable[[],
             carried += fresh
             if not fresh and ending:
                 break
-        except (redis.RedisError, sqlite3.Error, LedgerUnavailableError) as error:
+        except (*redis_sync.ERRORS, sqlite3.Error, LedgerUnavailableError) as error:
             if ending:
                 break  # what is in Redis stays there for the next journal process
             failures += 1

@@ -8,7 +8,6 @@ workers); one shared listener is not.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
 import logging
@@ -22,13 +21,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TextIO, cast
+from typing import Protocol, TextIO
 
 import msgspec
-import redis
-from redis.exceptions import NoPermissionError
 
-from adapters.ec2_cluster import admin_server, journal, logs, worker
+from adapters.ec2_cluster import admin_server, journal, logs, redis_sync, worker
 from adapters.ec2_cluster.config import ClusterSettings, SettingsError, without_password
 from adapters.ec2_cluster.embedded import EmbeddedRedis, EmbeddedRedisError
 from adapters.ec2_cluster.metrics import FigureFile, Figures
@@ -232,7 +229,7 @@ class Supervisor:
             except EmbeddedRedisError as error:
                 raise SettingsError(str(error)) from error
             redis_url = self._redis.url
-        _check_redis(redis_url)
+        redis_url = _asked(redis_url)
         journal_path = settings.journal or str(Path(folder) / "journal.sqlite")
         try:
             journal.ledger_place(journal_path)
@@ -383,17 +380,11 @@ def _admin_socket(settings: ClusterSettings, port: int) -> socket.socket | None:
         ) from error
 
 
-def _check_redis(url: str) -> None:
-    """Fail now and in one line, rather than later and in every worker. Raises `SettingsError`."""
+def _asked(url: str) -> str:
+    """The URL, saying what is behind it. Fails now and in one line, rather than later and in every worker: `SettingsError`."""
     try:
-        with redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3) as client:
-            client.ping()
-            with contextlib.suppress(NoPermissionError):  # an access list need not allow the question
-                if cast(Any, client.info("cluster")).get("cluster_enabled") == 1:
-                    raise ValueError(
-                        "it is a node of a Redis Cluster, which is not supported yet; give a single primary"
-                    )
-    except (redis.RedisError, ValueError, TypeError, OSError) as error:
+        return redis_sync.marked(url)
+    except (*redis_sync.ERRORS, ValueError, TypeError, OSError) as error:
         raise SettingsError(f"redis_url {without_password(url)} can't be used: {error}") from error
 
 

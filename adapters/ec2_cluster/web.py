@@ -27,10 +27,11 @@ from msgspec import Struct
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from adapters.ec2_cluster import redis_sync
 from adapters.ec2_cluster.access import Revocations, encode_revocation
-from adapters.ec2_cluster.broker import save_exam_arguments, script_source
+from adapters.ec2_cluster.broker import save_exam_arguments
 from adapters.ec2_cluster.clock import ServiceClock
-from adapters.ec2_cluster.config import PREFIX, SettingsError, read_secrets
+from adapters.ec2_cluster.config import PREFIX, SettingsError, read_secrets, without_password
 from adapters.ec2_cluster.journal import Ledger, LedgerUnavailableError, ledger_place, open_ledger
 from adapters.ec2_cluster.keys import REVOKED, REVOKED_CHANNEL, all_partitions, exam_keys, exam_of, partition_keys
 from adapters.ec2_cluster.records import IN_MEMORY, default_place, open_records
@@ -68,6 +69,7 @@ _CHUNK = 200
 _STREAM_CHUNK = 1_000
 _TIMEOUT_SECONDS = 2.0
 _CLOCK_SECONDS = 10.0
+_RETRY_SECONDS = 0.5
 
 
 class RedisPorts:
@@ -82,10 +84,10 @@ class RedisPorts:
         self._redis = client
         self._journal_place = journal_place
         self._ledgers = threading.local()  # a connection of SQLite belongs to its thread
-        self._save_exam = client.register_script(script_source("save_exam.lua"))
-        self._enroll = client.register_script(script_source("enroll.lua"))
-        self._append = client.register_script(script_source("append.lua"))
-        self._remove = client.register_script(script_source("remove.lua"))
+        self._save_exam = redis_sync.script(client, "save_exam.lua")
+        self._enroll = redis_sync.script(client, "enroll.lua")
+        self._append = redis_sync.script(client, "append.lua")
+        self._remove = redis_sync.script(client, "remove.lua")
         self._clock = ServiceClock()
         self._sample_at = 0.0
         self._origin = f"web{secrets.token_hex(3)}"
@@ -98,11 +100,11 @@ class RedisPorts:
         if at >= self._sample_at:
             self._sample_at = at + _CLOCK_SECONDS
             try:
-                seconds, micros = cast(Any, self._redis.time())
-            except redis.RedisError as error:
+                seconds = redis_sync.server_time(self._redis)
+            except redis_sync.ERRORS as error:
                 log.warning("clock: %s", error)
             else:
-                self._clock.sampled(seconds + micros / 1e6, at, time.monotonic())
+                self._clock.sampled(seconds, at, time.monotonic())
         return self._clock.now()
 
     def check(self) -> None:
@@ -241,7 +243,7 @@ class RedisPorts:
     def _put_in_inboxes(self, keys: Sequence[ParticipantKey], event: CommandIssued | RosterChanged) -> None:
         content = events.encode(event)
         for start in range(0, len(keys), _CHUNK):
-            with _reaching(), self._redis.pipeline(transaction=False) as pipe:
+            with _reaching(), redis_sync.calling(self._redis) as caller:
                 for key in keys[start : start + _CHUNK]:
                     names = exam_keys(key.exam)
                     waiting = (
@@ -251,8 +253,7 @@ class RedisPorts:
                         names.records,
                     )
                     arguments = (key.student_id, names.member(key.student_id), f"{names.tag}w:", "1", content)
-                    self._append(waiting, arguments, client=pipe)
-                pipe.execute()
+                    self._append(waiting, arguments, client=caller)
 
     # --- what a school has ---
 
@@ -267,8 +268,7 @@ class RedisPorts:
     def is_watched(self, exam: ExamKey) -> bool:
         """See `Ports`. A worker is subscribed to an exam while one of its proctors watches it, and for half a minute more."""
         with _reaching():
-            ((_, subscribed),) = cast(Any, self._redis.pubsub_numsub(exam_keys(exam).channel))
-        return int(subscribed) > 0
+            return redis_sync.count_listeners(self._redis, exam_keys(exam).channel) > 0
 
     # --- what lasts ---
 
@@ -329,7 +329,7 @@ class RedisPorts:
             for start in range(0, len(student_ids), _CHUNK):
                 chunk = [student_id.decode() for student_id in student_ids[start : start + _CHUNK]]
                 members = [keys.member(student_id) for student_id in chunk]
-                with self._redis.pipeline() as pipe:
+                with self._redis.pipeline(transaction=True) as pipe:
                     pipe.hdel(keys.records, *chunk)
                     pipe.delete(*(keys.inbox(student_id) for student_id in chunk))
                     pipe.srem(partition.inboxes, *members)
@@ -404,13 +404,13 @@ class RedisPorts:
         """See `Ports`."""
         with _reaching():
             self._redis.hset(REVOKED, encode_revocation(revocation), repr(self.now() + hours * 3_600))
-            self._redis.publish(REVOKED_CHANNEL.decode(), "")
+            redis_sync.publish(self._redis, REVOKED_CHANNEL, "")
 
     def allow(self, revocation: Revocation) -> None:
         """See `Ports`."""
         with _reaching():
             self._redis.hdel(REVOKED, encode_revocation(revocation))
-            self._redis.publish(REVOKED_CHANNEL.decode(), "")
+            redis_sync.publish(self._redis, REVOKED_CHANNEL, "")
 
 
 def _place(position: Position) -> tuple[str, int, int]:
@@ -446,16 +446,16 @@ def _reaching() -> Iterator[None]:
     """Around calls of Redis."""
     try:
         yield
-    except redis.RedisError as error:
+    except redis_sync.ERRORS as error:
         raise Unavailable(f"redis: {error}") from error
     except (sqlite3.Error, LedgerUnavailableError) as error:
         raise Unavailable(f"journal: {error}") from error
 
 
 def connect(url: str) -> redis.Redis:
-    """A client whose calls end soon. Raises `SettingsError` if the URL is none."""
+    """A client whose calls end soon, for a URL as `redis_sync.marked` returns it. Raises `SettingsError` if it is none."""
     try:
-        return redis.Redis.from_url(
+        return redis_sync.connect(
             url,
             socket_timeout=_TIMEOUT_SECONDS,
             socket_connect_timeout=_TIMEOUT_SECONDS,
@@ -561,8 +561,14 @@ def serve(server: WebServerSettings, settings: WebSettings, out: TextIO = sys.st
         log.warning(
             "without records or journal, keys, exams and rosters on record end with this process: give --records"
         )
-    client = connect(server.redis_url)
     sock = _bound(server.host, server.port)
+    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGINT, _end)
+    try:
+        client = _connected(server.redis_url)
+    except BaseException:
+        sock.close()
+        raise
     http = waitress.create_server(
         create_app(RedisPorts(client, server.journal), settings),
         sockets=[sock],
@@ -572,8 +578,6 @@ def serve(server: WebServerSettings, settings: WebSettings, out: TextIO = sys.st
         max_request_body_size=2 * MAX_ROSTER_BODY_BYTES,  # the app refuses sooner, and says why
         channel_timeout=30,
     )
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, _end)
     port: int = sock.getsockname()[1]
     host = f"[{server.host}]" if ":" in server.host else server.host
     ready = WebReady(f"http://{host}:{port}", port, os.getpid())
@@ -587,6 +591,21 @@ def serve(server: WebServerSettings, settings: WebSettings, out: TextIO = sys.st
     if settings.records is not None:
         settings.records.close()
     return 0
+
+
+def _connected(url: str) -> redis.Redis:
+    """A client of the server or of the cluster that is there, however long that takes; nobody is answered before."""
+    told = False
+    while True:
+        try:
+            return connect(redis_sync.marked(url))
+        except ValueError as error:
+            raise SettingsError(f"redis_url is {without_password(url)!r}: {error}") from error
+        except (*redis_sync.ERRORS, OSError) as error:
+            if not told:
+                log.warning("waiting for redis: %s", error)
+            told = True
+            time.sleep(_RETRY_SECONDS)
 
 
 def _bound(host: str, port: int) -> socket.socket:

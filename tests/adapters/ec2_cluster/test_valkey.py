@@ -1,4 +1,4 @@
-"""The cluster over a Valkey server instead of a Redis, and what is said to one that is a node of a Redis Cluster."""
+"""The cluster over a Valkey server instead of a Redis, and what is found out about one that is a node of a cluster."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_an_exam_over_valkey() -> None:
                 await one.close()
 
 
-def test_a_node_of_a_redis_cluster_is_refused_with_the_reason(tmp_path: Path) -> None:
+def test_a_node_of_a_cluster_is_known_when_asked(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     options = f"--port {port} --cluster-enabled yes --dir {tmp_path}".split()
@@ -69,12 +69,12 @@ def test_a_node_of_a_redis_cluster_is_refused_with_the_reason(tmp_path: Path) ->
     try:
         with redis.Redis(port=port, retry=Retry(ConstantBackoff(0.02), 250)) as client:
             client.ping()
-        with pytest.raises(
-            SettingsError, match=r"redis_url .* is a node of a Redis Cluster, which is not supported yet"
-        ):
-            supervisor._check_redis(f"redis://127.0.0.1:{port}")
-        with pytest.raises(SettingsError, match=r"redis_url .* argument 'cluster'"):
-            supervisor._check_redis(f"redis://127.0.0.1:{port}?cluster=true")
+        url = f"redis://127.0.0.1:{port}"
+        for given in (url, url + "?cluster=1"):
+            assert supervisor._asked(given) == url + "?cluster=1"
+        assert supervisor._asked(url + "?socket_timeout=3") == url + "?socket_timeout=3&cluster=1"
+        with pytest.raises(SettingsError, match=r"redis_url .* cluster=true is no option: write cluster=1"):
+            supervisor._asked(url + "?cluster=true")
     finally:
         node.kill()
         node.wait()
