@@ -403,9 +403,9 @@ class DynamoDb:
         self._client = client
         self._meter = client.session.meter
 
-    def get(self, table: str, key: dict[str, Any]) -> dict[str, Any] | None:
-        """The item as last written by anyone, or None."""
-        answer = self._read("GetItem", {"TableName": table, "Key": key, "ConsistentRead": True})
+    def get(self, table: str, key: dict[str, Any], *, consistent: bool = True) -> dict[str, Any] | None:
+        """The item as last written by anyone (or, at half the price, perhaps as it was before that), or None."""
+        answer = self._read("GetItem", {"TableName": table, "Key": key, "ConsistentRead": consistent})
         item: dict[str, Any] | None = answer.get("Item")
         return item
 

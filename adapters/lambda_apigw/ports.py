@@ -91,6 +91,9 @@ class Store(ParticipantStore, Protocol):
     it, in the same atomic step.
     """
 
+    def load(self, key: ParticipantKey, *, latest: bool = True) -> Participant | None:
+        """As `ParticipantStore.load`. Else perhaps an older one, at half the price: good if a save is going to prove it new."""
+
     def save(
         self, before: Participant | None, after: Participant, entries: Sequence[Entry], taken: Sequence[str] = ()
     ) -> bool:

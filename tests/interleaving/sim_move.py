@@ -364,7 +364,9 @@ class Both:
         (self.cluster if client.side == "ec2" else self.gateway).connect(client)
 
     def plan(self, percent: float) -> None:
-        self.move = migration.replace(self.move, percent=percent, version=self.move.version + 1, changed_at=self.world.now)
+        self.move = migration.replace(
+            self.move, percent=percent, version=self.move.version + 1, changed_at=self.world.now
+        )
 
     def truth(self) -> dict[ParticipantKey, Participant]:
         """Each record as its home has it."""

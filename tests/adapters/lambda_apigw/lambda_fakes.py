@@ -42,11 +42,14 @@ class FakeStore:
     inboxes: defaultdict[ParticipantKey, dict[str, InboxItem]] = field(default_factory=lambda: defaultdict(dict))
     tickets: dict[tuple[ExamKey, int], float] = field(default_factory=dict)
     counted: dict[tuple[ExamKey, int], SilenceCounts] = field(default_factory=dict)
+    older: dict[ParticipantKey, Participant | None] = field(default_factory=dict)
+    """What a read finds that need not be the latest."""
+
     conflicts: int = 0
     """So many saves lose a race to somebody who changes nothing but the version."""
 
-    def load(self, key: ParticipantKey) -> Participant | None:
-        return self.records.get(key)
+    def load(self, key: ParticipantKey, *, latest: bool = True) -> Participant | None:
+        return self.records.get(key) if latest else self.older.get(key, self.records.get(key))
 
     def save(
         self, before: Participant | None, after: Participant, entries: Sequence[Entry], taken: Sequence[str] = ()

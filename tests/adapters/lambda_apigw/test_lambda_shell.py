@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 from lambda_fakes import T0, FakeStore, World
+from msgspec.structs import replace
 
 from adapters.lambda_apigw.shell import Contended
 from core import events
@@ -488,3 +489,35 @@ def test_a_proctor_is_told_to_renew_too(world: World) -> None:
     for _ in range(2):
         world.watch(source)
     assert [order["reason"] for order in world.frames("c-proctor", "reconnect")] == ["max_age"]
+
+
+# --- reads at half the price ---
+
+
+@pytest.mark.parametrize("found", ["nothing yet", "before the away", "without its page"])
+def test_a_heartbeat_decided_on_an_older_record_is_decided_again_on_the_latest(world: World, found: str) -> None:
+    world.watch()
+    world.report("ann", seq=1, tab_id="t")
+    first = world.record("ann")
+    world.clock.now += 5
+    world.report("ann", "away", seq=2, tab_id="t")
+    world.clock.now += 5
+    world.send(world.student("ann"), "lmsQuizMonitoringHeartbeat", seq=2)  # the away counts now, and is published
+    latest, told = world.record("ann"), len(world.connections.sent)
+    old = {"nothing yet": None, "before the away": first, "without its page": replace(first, sessions=())}
+    world.store.older[world.key("ann")] = old[found]
+    world.clock.now += 5
+    world.send(world.student("ann"), "lmsQuizMonitoringHeartbeat", seq=2, next_ms=60_000)
+    after = world.record("ann")
+    assert (after.label, after.away_since) == ("away", latest.away_since)
+    assert after.sessions[0].lease_until == world.clock.now + 1.5 * 60 + 5
+    assert len(world.connections.sent) == told  # nobody heard of what the older record would have made of it
+
+
+def test_only_heartbeats_are_decided_on_reads_at_half_the_price(world: World) -> None:
+    world.report("ann", seq=1, tab_id="t")
+    world.store.older[world.key("ann")] = None
+    world.report("ann", "away", seq=2, tab_id="t")
+    assert world.record("ann").label == "away"
+    [known] = world.record("ann").sessions
+    assert known.seq == 2

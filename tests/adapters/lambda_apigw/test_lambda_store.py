@@ -349,6 +349,8 @@ def test_a_plain_save_costs_one_unit_and_a_load_one(wire: Tables) -> None:
     assert loaded is not None
     assert store.save(loaded, replace(loaded, version=loaded.version + 1), ())
     assert meter.take() == {"dynamodb_read": 1, "dynamodb_write": 1, "read_units": 1.0, "write_units": 1.0}
+    assert store.load(full.key, latest=False) is not None
+    assert meter.take() == {"dynamodb_read": 1, "read_units": 0.5}
 
 
 def test_exams_with_standing_commands_survive_the_table(store: DynamoStore) -> None:
