@@ -33,7 +33,15 @@ from adapters.ec2_cluster.broker import save_exam_arguments
 from adapters.ec2_cluster.clock import ServiceClock
 from adapters.ec2_cluster.config import PREFIX, SettingsError, read_secrets, without_password
 from adapters.ec2_cluster.journal import Ledger, LedgerUnavailableError, ledger_place, open_ledger
-from adapters.ec2_cluster.keys import REVOKED, REVOKED_CHANNEL, all_partitions, exam_keys, exam_of, partition_keys
+from adapters.ec2_cluster.keys import (
+    REVOKED,
+    REVOKED_CHANNEL,
+    all_partitions,
+    exam_keys,
+    exam_of,
+    partition_keys,
+    worker_lease,
+)
 from adapters.ec2_cluster.records import IN_MEMORY, default_place, open_records
 from adapters.ec2_cluster.shell import HERE, RETENTION_SECONDS
 from adapters.web.app import create_app
@@ -69,6 +77,7 @@ _CHUNK = 200
 _STREAM_CHUNK = 1_000
 _TIMEOUT_SECONDS = 2.0
 _CLOCK_SECONDS = 10.0
+_LOOK_SECONDS = 0.1
 _RETRY_SECONDS = 0.5
 
 
@@ -315,8 +324,15 @@ class RedisPorts:
             )
 
     def purge(self, exam: ExamKey, seconds: float) -> Purged:
-        """See `Ports`. What waits in the stream goes first, so that nobody carries it to the ledger afterwards."""
+        """See `Ports`. What waits in the stream goes first, so that nobody carries it to the ledger afterwards.
+
+        While a worker has a socket of a student it would save their record once more, when that is closed: so this waits for it.
+        """
         keys, until = exam_keys(exam), time.monotonic() + seconds
+        while self._is_held(exam):
+            if time.monotonic() >= until:
+                return Purged(0, False)
+            time.sleep(_LOOK_SECONDS)
         partition = partition_keys(keys.tag)
         gone = 0
         with _reaching():
@@ -343,6 +359,17 @@ class RedisPorts:
                 return Purged(gone, True)
             lasting, done = ledger.purge(exam, until)
             return Purged(gone + lasting, done)
+
+    def _is_held(self, exam: ExamKey) -> bool:
+        """Whether a worker that lives has a socket of one of the exam's students."""
+        workers = {
+            session.connection.partition("/")[0]
+            for _, record in self.participants(exam)
+            for session in record.sessions
+            if session.presence == "connected"
+        }
+        with _reaching():
+            return any(self._redis.exists(worker_lease(worker)) for worker in workers)
 
     def _keep_audited(self, entry: Entry) -> None:
         """Write a line of the audit log to the ledger now; its other copies go with the purge that follows."""

@@ -38,7 +38,7 @@ from adapters.web.settings import (
     read_socket_url,
 )
 from core.effects import ScheduleSweep
-from core.errors import LocalError
+from core.errors import CloseCode, LocalError
 from core.exam import Exam
 from core.identity import Principal
 from core.journal import AuditPosition, Entry, Position
@@ -65,6 +65,7 @@ class DynamoPorts:
         self._store = app.store
         self._shell = app.shell
         self._subscriptions = app.subscriptions
+        self._connections = app.connections
         self._note = app.store.note
         self._clock = time.time
         self._history = History(app.database, app.settings.journal_table, app.store, app.settings.state_table)
@@ -196,9 +197,16 @@ class DynamoPorts:
             yield from self._history.audit(school, after, newest_first=newest_first)
 
     def purge(self, exam: ExamKey, seconds: float) -> Purged:
-        """See `Ports`."""
+        """See `Ports`. Pages that are still open are hung up on, because a report of theirs would open the exam again."""
+        until = self._clock() + seconds
         with _reaching():
-            return Purged(*self._store.purge(exam, self._clock() + seconds))
+            for _, record in self.participants(exam):
+                for session in record.sessions:
+                    if session.presence == "connected":
+                        self._connections.close(session.connection, CloseCode.TOKEN, "the exam's data was deleted")
+                if self._clock() >= until:
+                    return Purged(0, False)
+            return Purged(*self._store.purge(exam, until))
 
     def note(self, entry: Entry) -> None:
         """See `Ports`."""

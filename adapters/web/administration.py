@@ -379,7 +379,8 @@ class _Administration:
     def purge_exam(self, quiz_id: str) -> Response:
         """Delete all that is kept about a closed exam's students: live records, journal, conversation, roster, assignments.
 
-        The exam stays in the school's list, and what people did in the audit log, with ids and without words.
+        The exam stays in the school's list, and what people did in the audit log. Students' tokens for it count no more until it
+        is opened again.
         """
         holder = self._holder()
         exam = ExamKey(holder.school, checked_quiz_id(quiz_id))
@@ -495,6 +496,8 @@ class _Administration:
 
     def _purge(self, holder: KeyHolder, exam: ExamKey, until: float) -> Purged:
         self._note(holder, exam.quiz_id, "purged", exam.quiz_id)
+        # a page that is still open would begin the exam anew with its next report
+        self._ports.revoke(Revocation(exam.school, "student", exam.quiz_id), _REVOKED_HOURS)
         purged = self._ports.purge(exam, max(1.0, until - time.monotonic()))
         purged += Purged(self._records.purge(exam), True)
         if purged.done:

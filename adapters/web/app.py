@@ -93,6 +93,7 @@ from core.identity import Principal, issue
 from core.messages import OrderFrame
 from core.participant import ExamKey
 from core.policy import MAX_NAME_CHARACTERS
+from core.revocation import Revocation
 from core.roster import RosterLine
 from core.routing import CommandToAll, CommandToSome, Source, route
 from core.snapshot import in_groups, view
@@ -217,6 +218,9 @@ class _Api:
         key = ExamKey(holder.school, checked_quiz_id(quiz_id))
         wanted, policy = read_open_request(request)
         after = position_of_cursor(wanted.roster_cursor)
+        known = self._records.exam(key)
+        if known is not None and known.purged_at is not None:
+            self._ports.allow(Revocation(key.school, "student", quiz_id))
         exam, is_new = open_exam(self._ports, key, policy, max(wanted.students, len(wanted.roster)), holder.actor)
         remember_exam(self._records, key, exam.opened_at, opened_at=exam.opened_at, closed_at=None, purged_at=None)
         lines, cursor = wanted.roster, None

@@ -8,7 +8,7 @@ from web_api import NORTH, SECRET, SOUTH, ClusterApi
 
 from adapters.lambda_apigw import http
 from adapters.web.records import ExamRecord, RecordsUnavailable, SchoolKey
-from core.identity import verify
+from core.identity import Principal, verify
 from core.journal import Entry
 from core.participant import ExamKey, ParticipantKey, Session, new_participant
 
@@ -335,6 +335,10 @@ def test_a_closed_exam_is_purged_and_only_the_audit_log_tells_of_it(api, quiz):
     assert acts(api, quiz) == [*before, ("api", "purged", quiz)]
     assert "Budi" not in str(audited(api))
     ok(api.post(f"/api/exams/{quiz}/purge", {"confirm": quiz}))  # repeated
+    student = Principal("student", "north", "s1", (quiz,), time.time() + 60, "a1")
+    assert api.ports.is_revoked(student), "a page that is still open can't begin it anew"
+    assert ok(api.post(f"/api/exams/{quiz}/open"), 201)["state"] == "open"
+    assert not api.ports.is_revoked(student)
 
     kept = ExamKey("north", other)
     assert [entry.kind for entry in api.ports.conversation(kept, None, newest_first=False)] == ["message"]

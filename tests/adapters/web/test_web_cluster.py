@@ -116,6 +116,24 @@ async def test_a_roster_student_joins_with_a_token_of_the_api_and_keeps_name_and
     assert (summary["participants"], summary["counts"]["active"]) == (1, 1)
 
 
+async def test_what_becomes_of_open_pages_and_dashboards_when_they_are_shut_out(school):
+    school.post("open")
+    page, dashboard = await school.page("s1"), await school.dashboard(proctor="p1")
+    await page.reported()
+    await dashboard.sees("s1", label="active")
+    school.post("proctors", {"proctors": [{"proctor_id": "p1"}]})
+    assert school.api.delete(f"/api/exams/{school.quiz_id}/proctors/p1").status == 200
+    await dashboard.closed()
+    school.post("close")
+    # in a thread, because this one answers when the page's socket is closed
+    purged = await asyncio.to_thread(school.post, "purge", {"confirm": school.quiz_id})
+    assert purged["done"]
+    await page.closed()
+    exam = ExamKey("north", school.quiz_id)
+    assert school.api.ports.load_exam(exam) is None
+    assert list(school.api.ports.participants(exam)) == []
+
+
 async def test_a_command_reaches_a_student_who_was_only_on_the_roster(school):
     school.post("open", {"roster": [{"student_id": "s1"}]})
     dashboard = await school.dashboard()
