@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -78,6 +78,15 @@ def target(move: Move, key: ParticipantKey, group: str = "") -> Home:
     if (move.exams and key.quiz_id not in move.exams) or (move.groups and group not in move.groups):
         return "lambda"
     return "ec2" if place(key) < move.percent * _SLOTS / 100 else "lambda"
+
+
+def entrance(move: Move, school: str, quiz_ids: Sequence[str], subject: str, group: str = "") -> str:
+    """Where a new client is to connect: a student on the side of their record, a proctor by the same share.
+
+    Either side serves every client; who starts on the right one is spared a way.
+    """
+    quiz_id = next((quiz_id for quiz_id in quiz_ids if not move.exams or quiz_id in move.exams), "")
+    return move.url(target(move, ParticipantKey(school, quiz_id, subject), group))
 
 
 def slot_ms(move: Move, key: ParticipantKey) -> int:

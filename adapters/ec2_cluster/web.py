@@ -34,6 +34,7 @@ from adapters.ec2_cluster.clock import ServiceClock
 from adapters.ec2_cluster.config import PREFIX, SettingsError, read_secrets, without_password
 from adapters.ec2_cluster.journal import Ledger, LedgerUnavailableError, ledger_place, open_ledger
 from adapters.ec2_cluster.keys import (
+    MOVE,
     REVOKED,
     REVOKED_CHANNEL,
     all_partitions,
@@ -63,6 +64,7 @@ from core.exam import Exam, new_exam
 from core.identity import Principal
 from core.journal import AuditPosition, Entry, Position, audit_position, is_audited, is_conversation, position_of
 from core.messages import encode_value
+from core.migration import Move, decode_move
 from core.participant import ExamKey, Home, Participant, ParticipantKey
 from core.policy import Policy
 from core.revocation import Revocation
@@ -79,6 +81,7 @@ _TIMEOUT_SECONDS = 2.0
 _CLOCK_SECONDS = 10.0
 _LOOK_SECONDS = 0.1
 _RETRY_SECONDS = 0.5
+_MOVE_SECONDS = 2.0
 
 
 class RedisPorts:
@@ -99,6 +102,7 @@ class RedisPorts:
         self._remove = redis_sync.script(client, "remove.lua")
         self._clock = ServiceClock()
         self._sample_at = 0.0
+        self._move: tuple[float, Move | None] = (float("-inf"), None)
         self._origin = f"web{secrets.token_hex(3)}"
         self._published = 0
         self._publishing = threading.Lock()
@@ -120,6 +124,16 @@ class RedisPorts:
         """See `Ports`."""
         with _reaching():
             self._redis.ping()
+
+    def move(self) -> Move | None:
+        """See `Ports`."""
+        at, move = self._move
+        if time.monotonic() - at >= _MOVE_SECONDS:
+            with _reaching():
+                stored = cast(Any, self._redis.get(MOVE))
+            move = None if stored is None else decode_move(stored)
+            self._move = (time.monotonic(), move)
+        return move
 
     # --- exams ---
 

@@ -42,6 +42,7 @@ from core.errors import CloseCode, LocalError
 from core.exam import Exam
 from core.identity import Principal
 from core.journal import AuditPosition, Entry, Position
+from core.migration import Move
 from core.participant import ExamKey, Home, Participant, ParticipantKey
 from core.policy import Policy
 from core.revocation import Revocation
@@ -63,6 +64,7 @@ class DynamoPorts:
     def __init__(self, app: Application, policy: Policy | None = None) -> None:
         self.policy = policy or app.settings.policy or Policy()
         self._store = app.store
+        self._moves = app.moves
         self._shell = app.shell
         self._subscriptions = app.subscriptions
         self._connections = app.connections
@@ -78,6 +80,11 @@ class DynamoPorts:
         """See `Ports`. The cheapest read that needs the table and the right to read it."""
         with _reaching():
             self._store.load_exam(ExamKey("-", "-"))
+
+    def move(self) -> Move | None:
+        """See `Ports`."""
+        with _reaching():
+            return self._moves.recent()
 
     # --- exams ---
 

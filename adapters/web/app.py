@@ -32,6 +32,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from flask import Flask, Response, request
@@ -91,6 +92,7 @@ from core.errors import Forbidden, RemoteError
 from core.exam import Exam
 from core.identity import Principal, issue
 from core.messages import OrderFrame
+from core.migration import entrance
 from core.participant import ExamKey
 from core.policy import MAX_NAME_CHARACTERS
 from core.revocation import Revocation
@@ -196,18 +198,27 @@ class _Api:
             attempt_id="" if wanted.quiz_attempt_id is None else str(wanted.quiz_attempt_id),
             name=wanted.name[:MAX_NAME_CHARACTERS],
             group=wanted.group,
-            endpoints=settings.hosts,
         )
         if principal.role == "proctor":
             principal = bounded(settings, principal)
+        url, hosts = self._entrance(principal)
         kid, secret = next(iter(settings.token_secrets.items()))
-        token = issue(principal, secret, kid, settings.audience)
+        token = issue(replace(principal, endpoints=hosts), secret, kid, settings.audience)
         if len(token) > _MAX_TOKEN_CHARACTERS:
             detail = "quiz_id: too many or too long for one token; ask for several tokens"
             raise Problem(422, "bad_field", detail, field="quiz_id")
         for quiz_id in principal.quiz_ids:
             self._list(ExamKey(school, quiz_id))
-        return _json(TokenAnswer(token, expires_at, settings.hosts, settings.socket_url))
+        return _json(TokenAnswer(token, expires_at, hosts, url))
+
+    def _entrance(self, principal: Principal) -> tuple[str, tuple[str, ...]]:
+        """Where to connect, and all hosts that a `reconnect` may lead to: during a move those of both sides."""
+        settings, move = self._settings, self._ports.move()
+        if move is None:
+            return settings.socket_url, settings.hosts
+        sides = (urlsplit(move.lambda_url).netloc, urlsplit(move.ec2_url).netloc)
+        url = entrance(move, principal.school, principal.quiz_ids, principal.subject, principal.group)
+        return url, tuple(dict.fromkeys((*settings.hosts, *sides)))
 
     # --- exams ---
 

@@ -15,6 +15,7 @@ from core.effects import ScheduleSweep
 from core.exam import Exam
 from core.identity import Principal
 from core.journal import AuditPosition, Entry, Position
+from core.migration import Move
 from core.participant import ExamKey, Home, Participant
 from core.policy import Policy
 from core.revocation import Revocation
@@ -77,6 +78,9 @@ class Ports(Protocol):
 
     def check(self) -> None:
         """Return if requests can be served."""
+
+    def move(self) -> Move | None:
+        """The move to the other side that is under way, or was the last one; at most a few seconds old."""
 
     def load_exam(self, key: ExamKey) -> Exam | None:
         """The exam as last saved by anyone."""

@@ -11,6 +11,8 @@ from adapters.web.app import create_app
 from compare.proctorwire import main
 from core.errors import TokenRejected
 from core.identity import verify
+from core.migration import Move, target
+from core.participant import ParticipantKey
 
 STUDENT = {"role": "student", "quiz_id": "math", "student_id": "s1", "quiz_attempt_id": "a1"}
 PROCTOR = {"role": "proctor", "quiz_id": "math", "proctor_id": "p1"}
@@ -37,6 +39,39 @@ def test_a_students_token_admits_to_one_attempt(api):
     assert principal.expires_at == answer.json["expires_at"] == pytest.approx(time.time() + 7_200, abs=5)
     with pytest.raises(TokenRejected):
         bearer(answer.json["token"], principal.expires_at + 31)
+
+
+def test_during_a_move_a_new_client_is_told_the_side_it_belongs_on(api):
+    """By percentage, exam and group of the step; pages may be sent to either side."""
+    move = Move("wss://serverless.example/live", "wss://cluster.example/ws", percent=40, exams=("math",))
+
+    def asked(**fields):
+        return api.post("/api/token", {**STUDENT, **fields}).json
+
+    def sides(**fields):
+        return {who: asked(student_id=f"s{who}", **fields)["url"] for who in range(12)}
+
+    api.move(move)
+    try:
+        shares = sides()
+        expected = {who: move.url(target(move, ParticipantKey("north", "math", f"s{who}"))) for who in range(12)}
+        assert shares == expected
+        assert set(shares.values()) == {move.lambda_url, move.ec2_url}
+        assert set(sides(quiz_id="physics").values()) == {move.lambda_url}
+        both = ["live.example", ENDPOINTS, "serverless.example", "cluster.example"]
+        answer = asked()
+        assert answer["endpoints"] == both
+        assert list(bearer(answer["token"]).endpoints) == both
+        api.move(replace(move, percent=100, groups=("Room A",), version=2))
+        assert asked(group="Room A")["url"] == move.ec2_url
+        assert asked(group="Room B")["url"] == move.lambda_url
+        body = {**PROCTOR, "quiz_id": ["physics", "math"], "group": "Room A"}
+        assert api.post("/api/token", body).json["url"] == move.ec2_url
+        api.move(replace(move, percent=0, state="rolled_back", version=3))
+        assert set(sides().values()) == {move.lambda_url}
+    finally:
+        api.move(None)
+    assert asked()["url"] == SOCKET_URL
 
 
 def test_a_proctors_token_may_be_for_several_exams_and_one_group(api):

@@ -13,7 +13,7 @@ from flask import Flask
 from msgspec.structs import replace
 
 from adapters.ec2_cluster.journal import Carrier, SqliteLedger
-from adapters.ec2_cluster.keys import exam_keys, partition_keys
+from adapters.ec2_cluster.keys import MOVE, exam_keys, partition_keys
 from adapters.ec2_cluster.web import RedisPorts
 from adapters.lambda_apigw import http, resources
 from adapters.lambda_apigw.aws_http import Credentials, Session
@@ -25,8 +25,9 @@ from adapters.web.records import Records
 from adapters.web.records.dynamodb import DynamoRecords
 from adapters.web.records.sql import SqlRecords
 from adapters.web.settings import WebSettings, read_school_keys
-from core import journal, participant
+from core import journal, migration, participant
 from core.journal import Entry
+from core.migration import Move
 from core.participant import ExamKey, Participant
 
 SECRET = secrets.token_hex(32)
@@ -81,6 +82,10 @@ class Api:
 
     def joins(self, record: Participant) -> None:
         """The student has joined: the record is somebody's to decide about."""
+        raise NotImplementedError
+
+    def move(self, move: Move | None) -> None:
+        """This move is under way; None: none is."""
         raise NotImplementedError
 
     def journal(self, exam: ExamKey) -> list[Entry]:
@@ -139,6 +144,13 @@ class ClusterApi(AppApi):
         self.client.hset(keys.owners, record.student_id, "worker 1")
         self.client.hset(keys.records, record.student_id, participant.encode(record))
 
+    def move(self, move: Move | None) -> None:
+        if move is None:
+            self.client.delete(MOVE)
+        else:
+            self.client.set(MOVE, migration.encode(move))
+        self.ports._move = (float("-inf"), None)
+
     def journal(self, exam: ExamKey) -> list[Entry]:
         stream: Any = self.client.xrange(partition_keys(exam_keys(exam).tag).journal)
         entries = [journal.decode(fields[b"e"]) for _, fields in stream]
@@ -163,6 +175,14 @@ class ServerlessApi(Api):
     def joins(self, record: Participant) -> None:
         before = self.app.store.load(record.key)
         assert self.app.store.save(before, record, ())
+
+    def move(self, move: Move | None) -> None:
+        if move is not None:
+            assert self.app.moves.save(self.app.moves.load(), move)
+        else:
+            key = {"pk": {"S": "move"}, "sk": {"S": "move"}}
+            self.app.database.write("DeleteItem", {"TableName": self.app.settings.state_table, "Key": key})
+        self.app.moves._known = (float("-inf"), None)
 
     def journal(self, exam: ExamKey) -> list[Entry]:
         return self.app.store.journal(exam)
