@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import redis
+from certificates import Certificate
 from redis.backoff import ConstantBackoff
 from redis.crc import key_slot
 from redis.retry import Retry
@@ -32,15 +33,26 @@ class RedisNodes:
         *,
         replicas_of: tuple[int, ...] = (),
         binary: Path | None = None,
+        certificate: Certificate | None = None,
         options: Mapping[str, str] | None = None,
-        **connection: Any,
     ) -> None:
-        """`replicas_of`: one replica for each of these primaries. `connection`: how redis-py connects, if that needs more."""
+        """`replicas_of`: one replica for each of these primaries. With a `certificate` they take TLS only."""
         self._folder = tempfile.TemporaryDirectory(prefix="pw-nodes-")
         self._binary = binary or find_redis_server()
-        self._options = options or {}
+        self._options = dict(options or {})
+        self._certificate = certificate
+        self._connection: dict[str, Any] = {}
+        if certificate is not None:
+            self._connection = {"ssl": True, "ssl_ca_certs": str(certificate.authority)}
+            self._options |= {
+                "tls-cluster": "yes",
+                "tls-replication": "yes",
+                "tls-auth-clients": "no",
+                "tls-cert-file": str(certificate.chain),
+                "tls-key-file": str(certificate.key),
+                "tls-ca-cert-file": str(certificate.authority),
+            }
         self._replicas_of = replicas_of
-        self._connection = connection
         self.processes: list[subprocess.Popen[bytes]] = []
         self.ports: list[int] = []
         self.ids: list[str] = []
@@ -58,10 +70,12 @@ class RedisNodes:
     ) -> None:
         self.stop()
 
-    @property
-    def url(self) -> str:
-        """One of the nodes; the others are asked for."""
-        return f"redis://127.0.0.1:{self.ports[0]}"
+    def url(self, node: int = 0, user: str = "") -> str:
+        """One of the nodes, of which the others are asked for. `user`: `name:password`."""
+        who = f"{user}@" if user else ""
+        if self._certificate is None:
+            return f"redis://{who}127.0.0.1:{self.ports[node]}"
+        return f"rediss://{who}127.0.0.1:{self.ports[node]}?ssl_ca_certs={self._certificate.authority}"
 
     def stop(self) -> None:
         for process in self.processes:
@@ -111,7 +125,8 @@ class RedisNodes:
             folder = Path(self._folder.name) / str(number)
             folder.mkdir()
             options = {
-                "port": str(port),
+                "port": str(port if self._certificate is None else 0),
+                "tls-port": str(0 if self._certificate is None else port),
                 "bind": "127.0.0.1",
                 "cluster-enabled": "yes",
                 "cluster-node-timeout": "500",
