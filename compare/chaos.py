@@ -38,11 +38,12 @@ from adapters.ec2_cluster.keys import all_partitions, exam_keys
 from adapters.ec2_cluster.local import LocalCluster
 from compare.crowd import Crowd
 from compare.faults import Proxy, journal_table, wrong_clock
-from compare.recording import ProctorLog, Report, StudentLog
+from compare.recording import Order, ProctorLog, Recording, Report, StudentLog
 from compare.workload import SCHOOL, Plan, ProctorPlan, ProctorStep, Schedule, StudentPlan, StudentStep
 from core.identity import Principal, issue
 from core.journal import Entry
 from core.participant import ExamKey
+from core.policy import Policy
 
 HEAL_SECONDS = 2.0
 """How long after the healing a proctor may still be shown something old."""
@@ -499,6 +500,10 @@ async def _play(scenario: Scenario, seed: int, rig: Rig, within: float, settle: 
         await scenario.fault(rig)
         healed_at = rig.healed_at or crowd.clock()
         await asyncio.sleep(_AFTER_SECONDS)
+        with contextlib.suppress(TimeoutError):  # what got lost on its way is sent again with a later frame of the page
+            await until(
+                lambda: not any(_undelivered(recording)), "acknowledged commands", 2 * Policy().command_again_seconds
+            )
     finally:
         playing.cancel()
         await asyncio.gather(playing, return_exceptions=True)
@@ -640,14 +645,18 @@ async def _judge_journal(rig: Rig, seconds: float, verdict: Verdict) -> None:
         await asyncio.sleep(0.2)
     for what in found:
         verdict.breaks("journal", what)
+    for order in _undelivered(recording):
+        verdict.breaks("journal", f"{order.command_id} was acknowledged and never reached {order.student_id}")
+
+
+def _undelivered(recording: Recording) -> Iterator[Order]:
+    """Commands that were acknowledged and have not come to the student's page."""
     for student in recording.students:
+        got = {command.command_id for command in student.commands}
         for proctor in recording.proctors_of(student.plan.quiz_id):
             for order in proctor.orders:
-                got = {command.command_id for command in student.commands}
                 if order.student_id == student.plan.student_id and order.acked_at and order.command_id not in got:
-                    verdict.breaks(
-                        "journal", f"{order.command_id} was acknowledged and never reached {order.student_id}"
-                    )
+                    yield order
 
 
 def contradictions(student: StudentLog, entries: Sequence[Entry]) -> Iterator[str]:

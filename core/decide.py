@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import methodcaller
 from typing import Any, assert_never
 
@@ -40,7 +40,7 @@ from core.events import (
 from core.exam import Exam
 from core.journal import Entry, EntryKind
 from core.lifecycle import LifecycleEvent
-from core.migration import knows_connection
+from core.migration import knows_connection, speaks_protocol
 from core.participant import LIVE, RUNNING, Lifecycle, Participant, PendingCommand, Session
 from core.policy import MAX_NAME_CHARACTERS
 from core.snapshot import visible
@@ -220,6 +220,8 @@ def _status_reported(draft: _Draft, event: StatusReported) -> None:
         _apply(draft, event, session)
     if joining:
         _resend_commands(draft, event.connection)
+    elif speaks_protocol(event):  # no other page gives receipts
+        _send_lost_commands(draft, event.connection)
     if began:
         _standing_commands(draft)
     if report.seq is not None:
@@ -309,9 +311,8 @@ def _session_for(draft: _Draft, event: StatusReported) -> Session | None:
 
 def _welcome(draft: _Draft, event: StatusReported, session: Session) -> None:
     """Tell a page that speaks our protocol which session it is; the paper's own clients hear nothing new."""
-    report = event.report
-    _put_session(draft, _renewed(session, event, report.next_ms, draft.exam, draft.now))
-    if report.seq is None and report.tab_id is None:
+    _put_session(draft, _renewed(session, event, event.report.next_ms, draft.exam, draft.now))
+    if not speaks_protocol(event):
         return
     record = draft.after
     state: Lifecycle = "in_progress" if record.lifecycle == "not_joined" else record.lifecycle
@@ -390,6 +391,7 @@ def _heartbeat_received(draft: _Draft, event: HeartbeatReceived) -> None:
     beat = event.heartbeat
     _put_session(draft, _renewed(session, event, beat.next_ms, draft.exam, draft.now))
     draft.change(last_seen=max(event.received_at, draft.after.last_seen))
+    _send_lost_commands(draft, event.connection)
     if beat.echo:
         draft.ack(event.connection, seq=session.seq or None)
 
@@ -542,7 +544,13 @@ def _command(draft: _Draft, event: CommandIssued) -> None:
         return
     connection = draft.after.connection
     pending = PendingCommand(
-        event.command_id, event.command, event.expires_at, event.text, event.extra_minutes, sent=connection is not None
+        event.command_id,
+        event.command,
+        event.expires_at,
+        event.text,
+        event.extra_minutes,
+        sent=connection is not None,
+        sent_at=0.0 if connection is None else draft.now,
     )
     draft.change(commands=(*draft.after.commands, pending))
     if connection is not None:
@@ -582,13 +590,27 @@ def _given(event: CommandIssued) -> dict[str, Any]:
 def _resend_commands(draft: _Draft, connection: str) -> None:
     """On a new connection: everything that waits for a receipt goes out (again)."""
     _expire_commands(draft)
-    if not draft.after.commands:
+    _send_commands(draft, connection, draft.after.commands)
+
+
+def _send_lost_commands(draft: _Draft, connection: str) -> None:
+    """On a connection that lives: what has been without a receipt for a while may have been lost on its way."""
+    if draft.after.commands:
+        _expire_commands(draft)
+        before = draft.now - draft.exam.policy.command_again_seconds
+        _send_commands(draft, connection, [c for c in draft.after.commands if c.sent_at <= before])
+
+
+def _send_commands(draft: _Draft, connection: str, commands: Sequence[PendingCommand]) -> None:
+    if not commands:
         return
-    for command in draft.after.commands:
+    for command in commands:
         draft.send(connection, _command_frame(command))
         if not command.sent:
             _command_status(draft, command.command_id, "sent")
-    draft.change(commands=tuple(replace(c, sent=True) for c in draft.after.commands))
+    draft.change(
+        commands=tuple(replace(c, sent=True, sent_at=draft.now) if c in commands else c for c in draft.after.commands)
+    )
 
 
 def _expire_commands(draft: _Draft) -> None:

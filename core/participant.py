@@ -90,7 +90,7 @@ class Session(
 
 
 class PendingCommand(Struct, frozen=True, omit_defaults=True):
-    """A command that has taken effect and waits for the page's receipt, until `expires_at`."""
+    """A command that has taken effect and waits for the page's receipt, until `expires_at`. `sent_at`: last, epoch seconds."""
 
     command_id: str
     command: CommandName
@@ -99,6 +99,7 @@ class PendingCommand(Struct, frozen=True, omit_defaults=True):
     extra_minutes: float | None = None
     sent: bool = False
     delivered: bool = False
+    sent_at: float = 0.0
 
 
 class Participant(

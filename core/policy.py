@@ -34,7 +34,8 @@ class Policy(Struct, frozen=True, omit_defaults=True):
     """The rules of one exam. `report_seconds` is the interval that a page promises when it promises nothing.
 
     A page that promised p is reconnecting 1.5 p + `lease_margin_seconds` after its last frame, and offline another
-    0.5 p + `silent_grace_seconds` later.
+    0.5 p + `silent_grace_seconds` later. A command without a receipt is sent again with the first frame of its page that comes
+    `command_again_seconds` later or after that.
     """
 
     report_seconds: Seconds = 5.0
@@ -47,6 +48,7 @@ class Policy(Struct, frozen=True, omit_defaults=True):
     lost_by_us_grace_seconds: Seconds = 60.0
     planned_quiet_seconds: Seconds = 15.0
     away_counts_after_seconds: Seconds = 2.0
+    command_again_seconds: Seconds = 5.0
     time_out_after_seconds: Seconds = 60.0
     closes_after_seconds: Seconds = 3_600.0
     silence_share: Annotated[float, Meta(gt=0, le=1)] = 0.2

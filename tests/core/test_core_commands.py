@@ -39,6 +39,25 @@ def test_a_command_to_one_who_is_not_there_waits_and_goes_out_on_each_new_connec
     assert frames(story(report(7, connection="c4", connected_at=7, tab_id="t", seq=5)), m.Command) == []
 
 
+def test_a_command_without_a_receipt_is_sent_again_on_the_connection_that_lives():
+    story = joined(tab_id="t", seq=1)
+    assert len(frames(story(command(1, "warn", text="w")), m.Command)) == 1
+    assert frames(story(report(5.9, tab_id="t", seq=2)), m.Command) == []  # its receipt may be under way
+    again = story(heartbeat(6))
+    assert frames(again, m.Command) == [m.CommandData("k1", "warn", "w")]
+    assert statuses(again.effects) == []  # proctors have heard that it was sent
+    assert frames(story(report(7, tab_id="t", seq=3)), m.Command) == []
+    assert len(frames(story(report(11, tab_id="t", seq=4)), m.Command)) == 1
+    story(receipt(12))
+    assert frames(story(report(20, tab_id="t", seq=5)), m.Command) == []
+
+
+def test_the_papers_own_client_gives_no_receipts_and_gets_a_command_once():
+    story = joined()
+    story(command(1, "warn", text="w"))
+    assert frames(story(report(10)), m.Command) == []
+
+
 def test_delivered_then_confirmed():
     story = joined()
     story(command(1, "warn", text="w"))
