@@ -70,6 +70,7 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     provisional: bool  # measured in passing on a busy machine: good for a first answer
     runs: tuple[str, ...] = ()
     residuals: tuple[Residual, ...] = ()
+    held_out: tuple[Residual, ...] = ()  # the same for runs of another size that the coefficients were not made from
     speed_ms: float = 0.0  # of 1,000 reports on that machine, see `speed`; 0: not taken
     serverless: ServerlessCoefficients
     cluster: ClusterCoefficients

@@ -88,6 +88,7 @@ def calibrate(results: Sequence[Result], before: Calibration, *, provisional: bo
         provisional=provisional,
         runs=tuple(dict.fromkeys(part.run for part in found)),
         residuals=tuple(residuals),
+        held_out=(),  # of other coefficients
     )
 
 

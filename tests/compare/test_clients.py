@@ -340,7 +340,7 @@ def view(student_id: str, version: int, label: str = "active") -> View:
         ("question_number_current", "question_answered", "question_total", "away_count", "reconnects", "seq"), 0
     )
     values |= dict.fromkeys(("away_seconds", "offline_seconds", "last_seen"), 0.0)
-    values |= dict.fromkeys(("score", "away_since", "offline_since", "time_start", "time_end"))
+    values |= dict.fromkeys(("score", "away_since", "offline_since", "time_start", "time_end", "label_since"))
     return View(**(values | {"student_id": student_id, "version": version, "label": label, "flags": ()}))
 
 
