@@ -1,6 +1,8 @@
-"""What invocations used, as one log line in CloudWatch's embedded metric format: metrics for AWS, sums for a local run.
+"""What invocations used: metrics for CloudWatch by Powertools, or, in a local run, a line for each invocation, to be added up.
 
-Written at most once in so many seconds, because a line for every invocation would cost a twentieth of the invocation.
+Both are CloudWatch's embedded metric format. A deployment writes at most once in so many seconds, because a line for every
+invocation would cost a twentieth of the invocation. A local run does write one for every invocation, and its CPU time is what bills
+are modelled from: so that line is put together here, in 5 microseconds instead of 66.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import sys
 from typing import Any
 
 import msgspec
+from aws_lambda_powertools import Metrics
 
 from adapters.lambda_apigw.aws_http import Meter
 
@@ -17,25 +20,32 @@ _encode = msgspec.json.Encoder().encode
 
 
 class UsageLog:
-    """Collects what the meter counts and writes it out now and then."""
+    """Collects what the meter counts and writes it out now and then; with `every_seconds=0` after each invocation."""
 
     def __init__(self, meter: Meter, function: str, every_seconds: float) -> None:
         self._meter = meter
-        self._function = function
+        self._function = function or "local"
         self._every_seconds = every_seconds
         self._invocations = 0
         self._written_at = 0.0
+        self._metrics = Metrics(namespace=NAMESPACE)
+        self._metrics.set_default_dimensions(function=self._function)
 
     def invoked(self, now: float) -> None:
         """An invocation has ended."""
         self._invocations += 1
-        if now - self._written_at >= self._every_seconds:
-            self._written_at = now
-            sys.stdout.write(self._line(now))
-
-    def _line(self, now: float) -> str:
+        if now - self._written_at < self._every_seconds:
+            return
         used = {"invocations": self._invocations, **self._meter.take()}
-        self._invocations = 0
+        self._invocations, self._written_at = 0, now
+        if not self._every_seconds:
+            sys.stdout.write(self._line(used, now))
+            return
+        for name, value in used.items():
+            self._metrics.add_metric(name=name, unit="Count", value=value)
+        self._metrics.flush_metrics()
+
+    def _line(self, used: dict[str, int | float], now: float) -> str:
         described = {
             "Namespace": NAMESPACE,
             "Dimensions": [["function"]],
@@ -46,7 +56,7 @@ class UsageLog:
 
 
 def read_line(line: str) -> dict[str, float] | None:
-    """What a log line says was used; None if it is another kind of line."""
+    """What a line of a local run says was used; None if it is another kind of line."""
     if not line.startswith('{"_aws":'):
         return None
     try:

@@ -20,11 +20,11 @@ from lambda_fakes import World
 from msgspec.structs import replace
 
 from adapters.lambda_apigw import authorizer, config, handler, resources, tokens
-from adapters.lambda_apigw.aws_http import Credentials, Session
+from adapters.lambda_apigw.aws_http import Credentials, Meter, Session
 from adapters.lambda_apigw.claims import context_of, principal_in
 from adapters.lambda_apigw.config import ConfigError
 from adapters.lambda_apigw.flood import FloodGuard
-from adapters.lambda_apigw.usage import read_line
+from adapters.lambda_apigw.usage import UsageLog, read_line
 from core.errors import TokenRejected
 from core.identity import Principal, issue
 
@@ -261,6 +261,23 @@ def test_a_report_is_decided_acked_and_metered(app: handler.Application, capsys:
     [used] = [line for text in capsys.readouterr().out.splitlines() if (line := read_line(text))]
     assert used["invocations"] == 1
     assert used["write_units"] > 0
+
+
+def test_a_deployment_writes_its_metrics_once_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    """By Powertools; a line for each invocation, as local runs write it, has the same names."""
+    meter = Meter()
+    deployed, local = UsageLog(meter, "message", 60.0), UsageLog(meter, "message", 0.0)
+    written: list[dict[str, Any]] = []
+    for log, now in ((deployed, 100.0), (deployed, 130.0), (deployed, 159.0), (deployed, 160.0), (local, 161.0)):
+        meter.call("post_to_connection")
+        meter.read_units += 0.5
+        log.invoked(now)
+        written += map(json.loads, capsys.readouterr().out.splitlines())
+    assert [line["post_to_connection"] for line in written] == [[1.0], [3.0], 1]
+    assert [line["read_units"] for line in written] == [[0.5], [1.5], 0.5]
+    assert [line["invocations"] for line in written] == [[1.0], [3.0], 1]
+    assert len({json.dumps(line["_aws"]["CloudWatchMetrics"]) for line in written}) == 1
+    assert {line["function"] for line in written} == {"message"}
 
 
 def test_without_an_authorizer_context_the_connection_item_says_who_it_is(app: handler.Application) -> None:
