@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 EntryKind: TypeAlias = Literal[
     "attempt", "label", "session", "command", "receipt", "message", "exam", "incident", "roster", "audit"
@@ -91,6 +92,11 @@ def is_audited(entry: Entry) -> bool:
     if entry.kind == "exam":
         return bool(entry.actor)
     return entry.kind == "command" and not entry.to_everyone and entry.after in ("accepted", "refused")
+
+
+def audited(entry: Entry) -> Entry:
+    """The entry as the audit log has it: without words, which go with the exam when that is purged."""
+    return replace(entry, text="") if entry.text else entry
 
 
 _encoder = msgspec.json.Encoder()

@@ -24,7 +24,7 @@ from adapters.ec2_cluster import redis_sync
 from adapters.ec2_cluster.keys import JOURNAL_ASIDE, JOURNAL_BEHIND, all_partitions
 from adapters.ec2_cluster.metrics import FigureFile, Figures
 from core import journal
-from core.journal import AuditPosition, Entry, Position, is_audited, is_conversation
+from core.journal import AuditPosition, Entry, Position, audited, is_audited, is_conversation
 from core.participant import ExamKey
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class SqliteLedger:
             if is_conversation(e)
         ]
         done = [
-            (e.school, e.at, e.quiz_id, e.student_id, e.version, e.n, journal.encode(e))
+            (e.school, e.at, e.quiz_id, e.student_id, e.version, e.n, journal.encode(audited(e)))
             for e in entries
             if is_audited(e)
         ]

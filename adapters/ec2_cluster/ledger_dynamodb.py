@@ -20,7 +20,16 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from adapters.ec2_cluster.journal import LedgerPlace, LedgerUnavailableError
-from core.journal import AuditPosition, Entry, Position, audit_position, is_audited, is_conversation, position_of
+from core.journal import (
+    AuditPosition,
+    Entry,
+    Position,
+    audit_position,
+    audited,
+    is_audited,
+    is_conversation,
+    position_of,
+)
 from core.participant import ExamKey
 
 _BATCH = 25  # BatchWriteItem takes no more
@@ -75,7 +84,12 @@ class DynamoLedger:
             if is_audited(entry):
                 pk, sk = _audit_partition(entry.school), _audit_key(audit_position(entry))
                 until = {"N": str(int(time.time() + max(self._keep_seconds, _AUDIT_SECONDS)))}
-                items[pk, sk] = {"pk": {"S": pk}, "sk": {"S": sk}, "e": {"S": _encode([entry]).decode()}, "ttl": until}
+                items[pk, sk] = {
+                    "pk": {"S": pk},
+                    "sk": {"S": sk},
+                    "e": {"S": _encode([audited(entry)]).decode()},
+                    "ttl": until,
+                }
         wanted = list(items.values())
         for start in range(0, len(wanted), _BATCH):
             self._send([{"PutRequest": {"Item": item}} for item in wanted[start : start + _BATCH]])

@@ -62,7 +62,16 @@ from core.effects import ScheduleSweep
 from core.events import CommandIssued, RosterChanged
 from core.exam import Exam, new_exam
 from core.identity import Principal
-from core.journal import AuditPosition, Entry, Position, audit_position, is_audited, is_conversation, position_of
+from core.journal import (
+    AuditPosition,
+    Entry,
+    Position,
+    audit_position,
+    audited,
+    is_audited,
+    is_conversation,
+    position_of,
+)
 from core.messages import encode_value
 from core.migration import Move, decode_move
 from core.participant import ExamKey, Home, Participant, ParticipantKey
@@ -325,7 +334,7 @@ class RedisPorts:
         """See `Ports`."""
         with _reaching():
             waiting = [
-                entry
+                audited(entry)
                 for partition in all_partitions()
                 for entry in self._stream(partition.journal)
                 if entry.school == school and is_audited(entry)

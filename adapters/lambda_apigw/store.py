@@ -41,7 +41,16 @@ from core import participant as participant_record
 from core.errors import LocalError
 from core.exam import Exam
 from core.incidents import SilenceCounts
-from core.journal import AuditPosition, Entry, Position, audit_position, is_audited, is_conversation, position_of
+from core.journal import (
+    AuditPosition,
+    Entry,
+    Position,
+    audit_position,
+    audited,
+    is_audited,
+    is_conversation,
+    position_of,
+)
 from core.participant import ExamKey, Participant, ParticipantKey, PendingCommand
 
 OPEN = "open"
@@ -402,7 +411,7 @@ class DynamoStore:
         for entry in filter(is_audited, entries):
             place = _key(audit_partition(entry.school), audit_key(audit_position(entry)))
             until = int(self._clock() + max(self._retention_seconds, AUDIT_SECONDS))
-            items.append({**place, "e": {"S": _encode_entries([entry]).decode()}, "ttl": _number(until)})
+            items.append({**place, "e": {"S": _encode_entries([audited(entry)]).decode()}, "ttl": _number(until)})
         return [{"Put": {"TableName": self._journal, "Item": item}} for item in items]
 
     def _transact(self, writes: list[_Item]) -> bool:

@@ -33,7 +33,6 @@ class AuditLine(Struct, frozen=True):
     reference: str
     before: str
     after: str
-    text: str
     to_everyone: bool
 
 

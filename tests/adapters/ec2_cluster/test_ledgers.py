@@ -7,6 +7,7 @@ import time
 import boto3
 import pytest
 from moto import mock_aws
+from msgspec.structs import replace
 
 from adapters.ec2_cluster import ledger_dynamodb
 from adapters.ec2_cluster.config import SettingsError, read_settings
@@ -16,7 +17,7 @@ from adapters.lambda_apigw import resources, store
 from adapters.lambda_apigw.aws_http import Credentials, DynamoDb, Session
 from adapters.lambda_apigw.local.ministack import MiniStack
 from adapters.lambda_apigw.store import DynamoStore
-from core.journal import Entry, Position, position_of
+from core.journal import AuditPosition, Entry, Position, audit_position, position_of
 from core.participant import ExamKey
 
 EXAM = ExamKey("north", "math#1")
@@ -168,3 +169,43 @@ def test_both_sides_write_the_same_keys():
         assert ledger_dynamodb._sort_key(position) == store.journal_key(position)
         assert ledger_dynamodb._conversation_key(position) == store.conversation_key(position)
     assert ledger_dynamodb._conversation_partition(exam) == store.conversation_partition(exam)
+    done = AuditPosition(1_700_000_000.1235, exam.quiz_id, "ann#1", 7, 100)
+    assert ledger_dynamodb._audit_key(done) == store.audit_key(done)
+    assert ledger_dynamodb._audit_partition(exam.school) == store.audit_partition(exam.school)
+    assert ledger_dynamodb._MAX_SHARDS == store.MAX_SHARDS
+    assert ledger_dynamodb._AUDIT_SECONDS == store.AUDIT_SECONDS
+
+
+# --- the audit log and purges -----------------------------------------------------------------------------------------------
+
+
+def test_what_people_did_is_kept_in_the_order_of_time_and_outlives_a_purge(ledger):
+    other = ExamKey("north", "physics")
+    warned = Entry(
+        *EXAM, "s1", 5, 0, 30.0, "command", "warn", after="accepted", actor="p1", text="Eyes", reference="c1"
+    )
+    closed = Entry(*other, "", 6, 0, 10.0, "exam", "closed", actor="api")
+    made = Entry("north", "", "", 7, 100, 20.0, "audit", "key_made", actor="api", reference="k1")
+    elsewhere = Entry("south", "math", "", 8, 0, 5.0, "exam", "opened", actor="api")
+    ledger.write([warned, closed, made, elsewhere, entry(), replace(warned, student_id="s2", to_everyone=True)])
+    log = list(ledger.audit("north", None, newest_first=False))
+    assert log == [closed, made, replace(warned, text="")], "without words"
+    for at, line in enumerate(log):
+        assert list(ledger.audit("north", audit_position(line), newest_first=False)) == log[at + 1 :]
+        assert list(ledger.audit("north", audit_position(line), newest_first=True)) == log[:at][::-1]
+    assert made not in ledger.of_exam(ExamKey("north", "")), "what only the log needs is in no timeline"
+    gone, done = ledger.purge(EXAM, time.monotonic() + 60)
+    assert (gone, done) == (4, True)  # three entries, and a line of the conversation
+    assert ledger.of_exam(EXAM) == []
+    assert list(ledger.conversation(EXAM, None, newest_first=False)) == []
+    assert ledger.of_exam(other) == [closed]
+    assert list(ledger.audit("north", None, newest_first=False)) == log
+    assert ledger.purge(EXAM, time.monotonic() + 60) == (0, True)
+
+
+def test_a_purge_that_has_no_more_time_says_so(ledger):
+    ledger.write([entry(f"s{number}") for number in range(30)])
+    if isinstance(ledger, SqliteLedger):
+        return  # one step, however large
+    assert ledger.purge(EXAM, time.monotonic() - 1) == (0, False)
+    assert ledger.purge(EXAM, time.monotonic() + 60) == (30, True)

@@ -291,6 +291,8 @@ def test_what_people_did_is_told_in_the_order_of_time_and_in_pages(api, quiz):
     assert seen == everything[::-1], "newest first unless asked otherwise"
     timeline = ok(api.get(f"/api/exams/{quiz}/timeline"))["entries"]
     assert "audit" not in {line["kind"] for line in timeline}, "what only the log needs is in no timeline"
+    assert "Begin" in [line["text"] for line in timeline]
+    assert "Begin" not in str(everything), "words go with the exam, and the log stays"
 
 
 def test_the_audit_log_is_the_schools_and_nobody_deletes_from_it(api, quiz):
