@@ -164,7 +164,8 @@ CLIENT_ACTIONS: tuple[str, ...] = (
 
 class View(Struct, frozen=True, gc=False):
     """What a proctor sees of a participant. Times are epoch seconds; seconds are totals of *ended* episodes and `*_since`
-    the start of the open one, so that nothing in a view ticks. `seq` is the last report applied.
+    the start of the open one, so that nothing in a view ticks; `label_since` is when the label became what it is. `seq` is the
+    last report applied.
     """
 
     student_id: str
@@ -192,6 +193,7 @@ class View(Struct, frozen=True, gc=False):
     version: int
     seq: int
     flags: tuple[str, ...]
+    label_since: float | None = None
 
 
 class Incident(Struct, frozen=True, omit_defaults=True):

@@ -138,6 +138,7 @@ class Participant(
         "offline_seconds": "os",
         "offline_since": "of",
         "reconnects": "rc",
+        "label_since": "lb",
         "last_seen": "ls",
         "flags": "f",
         "commands": "c",
@@ -184,6 +185,7 @@ class Participant(
     offline_seconds: float = 0.0
     offline_since: float | None = None
     reconnects: int = 0
+    label_since: float | None = None
     last_seen: float = 0.0
     flags: tuple[str, ...] = ()
     commands: tuple[PendingCommand, ...] = ()

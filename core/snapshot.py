@@ -70,6 +70,7 @@ def view(p: Participant) -> View:
         p.version,
         sessions[0].seq if len(sessions) == 1 else max(sessions, key=_applied_at).seq if sessions else 0,
         p.flags,
+        p.label_since,
     )
 
 

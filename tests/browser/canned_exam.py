@@ -110,6 +110,7 @@ class CannedExam:
             lifecycle=label if label in ("paused", "submitted", "terminated") else "in_progress",
             away_since=now if label == "away" else None,
             offline_since=now if label == "offline" else None,
+            label_since=now,
             **fields,
         )
 

@@ -93,7 +93,9 @@ async def test_a_student_in_one_page_is_seen_in_the_dashboard_in_another(place: 
     late = await open_page(browser, site.link("dashboard", deployment.proctor_token("p2")))
     await late.page.get_by_role("tab", name="Messages").click()
     await expect(late.page.locator("#panel-messages")).to_contain_text("I lost my pen")
-    await late.page.locator(".rows .row").click()
+    late_row = late.page.locator(".rows .row")
+    await expect(late_row.locator(".since")).to_have_text(re.compile(r"^0:\d\d$"))  # since when it is submitted
+    await late_row.click()
     for text in (
         "opened the exam",
         "Away",

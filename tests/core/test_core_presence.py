@@ -18,6 +18,7 @@ from core_builders import (
 from core import presence
 from core.participant import Session
 from core.policy import Policy
+from core.snapshot import view
 
 # promised next frame -> seconds of silence until reconnecting and offline
 LEASES = [(1, 6.5, 17), (5, 12.5, 25), (15, 27.5, 45), (30, 50, 75), (60, 95, 135), (120, 185, 255)]
@@ -320,3 +321,18 @@ def test_an_ended_session_is_due_no_more():
 
     for name in ("offline", "left"):
         assert presence.due(Session("s", "c", 0.0, presence=name), EXAM) is None
+
+
+def test_a_view_says_since_when_the_label_is_what_it_is():
+    story = joined()
+    assert view(story.record).label_since == T0
+    story(report(5, question_answered=1))
+    assert view(story.record).label_since == T0
+    story(report(6, status="away"))
+    assert view(story.record).label_since == T0 + 6
+    story(report(9, status="active"))
+    story(report(10, connection="c2", connected_at=10, attempt="a2"))
+    assert view(story.record).label_since == T0 + 10  # everything begins again with an attempt
+    story.until(100)
+    labels = [entry for entry in story.entries if entry.kind == "label"]
+    assert view(story.record).label_since == labels[-1].at

@@ -120,7 +120,7 @@ def test_a_view_shows_the_record():
 def test_views_have_the_fields_of_the_wire():
     names = """student_id student_name group quiz_attempt_id label user_status presence attention lifecycle
         question_number_current question_answered question_total score away_count away_seconds away_since
-        offline_seconds offline_since reconnects time_start time_end last_seen version seq flags"""
+        offline_seconds offline_since reconnects time_start time_end last_seen version seq flags label_since"""
     assert " ".join(m.View.__struct_fields__) == " ".join(names.split())
 
 

@@ -45,11 +45,11 @@ export class Student {
     return this.view.flags.includes(flag);
   }
 
-  /** Since when the label is what it is, in epoch seconds; null if it began before this page was opened. */
+  /** Since when the label is what it is, in epoch seconds; null if nobody knows. */
   labelSince() {
     if (this.label === "away" && this.view.away_since) return this.view.away_since;
     if (this.label === "offline" && this.view.offline_since) return this.view.offline_since;
-    return this.since;
+    return this.view.label_since ?? this.since;
   }
 
   awaySeconds(now) {
