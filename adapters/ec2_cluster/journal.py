@@ -249,7 +249,8 @@ class Carrier:
             with server.pipeline(transaction=False) as pipe:
                 for stream in streams:
                     pipe.xreadgroup(_GROUP, self._consumer, {stream: ">"}, count=_BATCH)
-                carried += self._keep([found for reply in pipe.execute() for found in reply or ()])
+                read = redis_sync.where_answered(self._redis, pipe.execute(raise_on_error=False))
+                carried += self._keep([found for reply in read for found in reply or ()])
         if block_ms and not carried:
             time.sleep(_POLL_SECONDS)
         return carried

@@ -13,7 +13,7 @@ from typing import Any, cast
 import redis
 from redis.cluster import RedisCluster
 from redis.commands.core import Script
-from redis.exceptions import NoPermissionError, RedisClusterException
+from redis.exceptions import AskError, NoPermissionError, RedisClusterException, TryAgainError
 
 from adapters.ec2_cluster.broker import script_source
 
@@ -120,10 +120,25 @@ def values(client: redis.Redis, keys: Sequence[str | bytes]) -> list[bytes | Non
 
 
 def by_server(client: redis.Redis, keys: Iterable[str]) -> list[tuple[redis.Redis, list[str]]]:
-    """Keys with the client of the one server that has them, for calls that redis-py can't route. Those may raise MovedError."""
+    """Keys with the client of the one server that has them, for calls that redis-py can't route: see `where_answered`."""
     if not is_cluster(client):
         return [(client, list(keys))]
     cluster, found = cast(Any, client), dict[Any, list[str]]()
     for key in keys:
         found.setdefault(cluster.get_node_from_key(key), []).append(key)
     return [(cluster.get_redis_connection(node), names) for node, names in found.items()]
+
+
+def where_answered(client: redis.Redis, replies: Iterable[Any]) -> list[Any]:
+    """Replies of such calls without those of slots that are on their way, which are found by the next. Other errors are raised."""
+    found, has_moved = [], False
+    for reply in replies:
+        if isinstance(reply, (AskError, TryAgainError)):  # MovedError is an AskError
+            has_moved = True
+        elif isinstance(reply, Exception):
+            raise reply
+        else:
+            found.append(reply)
+    if has_moved:
+        cast(Any, client).nodes_manager.initialize()
+    return found

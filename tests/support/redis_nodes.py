@@ -94,14 +94,17 @@ class RedisNodes:
         self.processes[node].wait()
 
     def owner(self, key: str | bytes) -> int:
-        """The number of the node that has the slot of a key, as the nodes that live have it."""
-        name = key.encode() if isinstance(key, str) else key
-        slot = key_slot(name)
+        """The number of the node that has the slot of a key."""
+        return self.owners()[key_slot(key.encode() if isinstance(key, str) else key)]
+
+    def owners(self) -> dict[int, int]:
+        """The number of the node that has each slot, as one that lives has it."""
         alive = next(n for n, process in enumerate(self.processes) if process.poll() is None)
-        for start, end, primary, *_ in self.ask(alive, "CLUSTER", "SLOTS"):
-            if start <= slot <= end:
-                return self.ids.index(primary[2].decode())
-        raise AssertionError(f"nobody has slot {slot}")
+        return {
+            slot: self.ids.index(primary[2].decode())
+            for start, end, primary, *_ in self.ask(alive, "CLUSTER", "SLOTS")
+            for slot in range(start, end + 1)
+        }
 
     def migrate(self, key: str | bytes, to: int, while_open: Callable[[], None] = lambda: None) -> int:
         """Move the slot of a key with all that is in it, as redis-cli does; `while_open` is called between two keys."""
