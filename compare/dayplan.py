@@ -69,13 +69,15 @@ def _summary(day: Day, results: Sequence[DayResult]) -> Markup:
     refused = [
         crossing for crossing in largest.crossings if crossing.deployment == "serverless" and "Age" not in crossing.name
     ]
+    overrun = " that are overrun" if largest.worst_cluster_p95_ms >= SATURATED_MS else ""
     limits = {0: "serverless with no limit to raise", 1: "one limit of AWS to raise"}.get(
         len(refused), f"{len(refused)} limits of AWS to raise"
     )
     return element(
         "section",
         element(
-            "h1", f"{largest.students:,} students in a morning: {largest.most_instances:,} instances, or {limits}."
+            "h1",
+            f"{largest.students:,} students in a morning: {largest.most_instances:,} instances{overrun}, or {limits}.",
         ),
         element(
             "p",
@@ -89,7 +91,7 @@ def _summary(day: Day, results: Sequence[DayResult]) -> Markup:
             "p",
             "The cluster carries it without crossing a limit that matters."
             if not broken
-            else "The cluster crosses: " + "; ".join(crossing.name.lower() for crossing in broken) + ".",
+            else "The cluster crosses: " + "; ".join(crossing.name for crossing in broken) + ".",
             " ",
             "Serverless does, too."
             if not refused
@@ -129,8 +131,8 @@ def _sizes(results: Sequence[DayResult]) -> Markup:
                 "fullest CPU",
                 "delivery, cluster",
                 "delivery, serverless",
-                "cluster",
-                "serverless",
+                "cluster, USD",
+                "serverless, USD",
                 "limits crossed",
             ],
             rows,

@@ -164,10 +164,10 @@ def _plot_section(
     lines: Sequence[Line],
     x: Axis,
     marks: Sequence[Mark],
-    columns: Sequence[float],
+    rows: Sequence[float],
     *,
     log_y: bool = False,
-    column_name: Callable[[float], str] = "{:g}".format,
+    row_name: Callable[[float], str] = "{:g}".format,
 ) -> Markup:
     values = [usd for line in lines for _, usd in line.points]
     y = (
@@ -177,8 +177,8 @@ def _plot_section(
     )
     table = data_table(
         title,
-        ["", *[column_name(column) for column in columns]],
-        [[line.label, *[_cell(line, column) for column in columns]] for line in lines],
+        ["", *[line.label for line in lines]],
+        [[row_name(row), *[_cell(line, row) for line in lines]] for row in rows],
     )
     return element(
         "section",
@@ -249,7 +249,7 @@ def _students(case: Case, found: Advice) -> Markup:
         marks,
         sorted(set(columns)),
         log_y=True,
-        column_name="{:,.0f}".format,
+        row_name="{:,.0f}".format,
     )
 
 

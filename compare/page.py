@@ -113,6 +113,8 @@ def data_table(
 
 def money(usd: float) -> str:
     """USD with as many digits as matter."""
+    if usd < 0:
+        return f"-{money(-usd)}"
     if usd and abs(usd) < 0.01:
         return f"${usd:.4f}" if abs(usd) >= 0.0001 else "< $0.0001"
     return f"${usd:,.2f}" if abs(usd) < 1000 else f"${usd:,.0f}"

@@ -12,6 +12,7 @@ import msgspec
 
 from compare.markup import Markup, element, join
 
+_MOST_TICKS = 9
 CHARACTER = 6.6  # width of a character of a label, in pixels, on the safe side
 
 
@@ -72,13 +73,11 @@ def log_axis(title: str, low: float, high: float) -> Axis:
     steps = [mantissa * 10.0**power for power in range(-3, 8) for mantissa in (1, 2, 5)]
     start = max((step for step in steps if step <= low), default=steps[0])
     end = min((step for step in steps if step >= high and step > start), default=steps[-1])
-    return Axis(
-        title,
-        start,
-        end,
-        tuple((step, f"{step:g}" if step < 1e6 else f"{step:,.0f}") for step in steps if start <= step <= end),
-        log=True,
-    )
+    shown = [step for step in steps if start <= step <= end]
+    if len(shown) > _MOST_TICKS:  # tens only, so that a phone has room for them
+        shown = [step for step in shown if math.log10(step) % 1 < 1e-9 or step in (start, end)]
+    ticks = tuple((step, f"{step:g}" if step < 1e3 else f"{step:,.0f}") for step in shown)
+    return Axis(title, start, end, ticks, log=True)
 
 
 def line_plot(title: str, lines: Sequence[Line], x: Axis, y: Axis, marks: Sequence[Mark], width: int) -> Markup:
@@ -103,7 +102,13 @@ def line_plot(title: str, lines: Sequence[Line], x: Axis, y: Axis, marks: Sequen
     below = [
         join(
             element("line", x1=across(value), x2=across(value), y1=bottom, y2=bottom + 5, class_="axis"),
-            element("text", label, x=across(value), y=bottom + 19, text_anchor="middle"),
+            element(
+                "text",
+                label,
+                x=min(across(value), width - CHARACTER * len(label) / 2),
+                y=bottom + 19,
+                text_anchor="middle",
+            ),
         )
         for value, label in _apart(x.ticks, across)
     ]
