@@ -53,6 +53,7 @@ class RedisNodes:
                 "tls-ca-cert-file": str(certificate.authority),
             }
         self._replicas_of = replicas_of
+        self._commands: list[list[str]] = []
         self.processes: list[subprocess.Popen[bytes]] = []
         self.ports: list[int] = []
         self.ids: list[str] = []
@@ -92,6 +93,10 @@ class RedisNodes:
     def kill(self, node: int) -> None:
         self.processes[node].kill()
         self.processes[node].wait()
+
+    def start_empty(self, node: int) -> None:
+        """Start a killed node again: it knows its slots, and nothing that was in them."""
+        self.processes[node] = subprocess.Popen(self._commands[node], stdout=subprocess.DEVNULL)
 
     def owner(self, key: str | bytes) -> int:
         """The number of the node that has the slot of a key."""
@@ -141,7 +146,8 @@ class RedisNodes:
                 **self._options,
             }
             words = [word for name, value in options.items() for word in (f"--{name}", value)]
-            self.processes.append(subprocess.Popen([self._binary, *words], stdout=subprocess.DEVNULL))
+            self._commands.append([str(self._binary), *words])
+            self.processes.append(subprocess.Popen(self._commands[-1], stdout=subprocess.DEVNULL))
         self.ids = [self.ask(number, "CLUSTER", "MYID").decode() for number in range(count)]
         bounds = [_SLOTS * n // PRIMARIES for n in range(PRIMARIES + 1)]
         for number, (start, end) in enumerate(itertools.pairwise(bounds)):
