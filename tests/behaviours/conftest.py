@@ -18,3 +18,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=Path("build/peers").absolute(),
         help="where `make peers` has installed offline",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What a chosen peer needs and is not there is one line at the start, not an error of each test."""
+    if "aws" in (config.getoption("--on", None) or ()):
+        import peers
+
+        try:
+            peers.account()
+        except peers.AccountMissing as missing:
+            raise pytest.UsageError(str(missing)) from None

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 
 from adapters.lambda_apigw.local.ministack import MiniStack
 from adapters.lambda_apigw.local.service import LocalGateway
@@ -236,13 +237,7 @@ async def aws(session: Any = None) -> AsyncIterator[Peer]:
     """The account that the environment's credentials belong to. Everything is deleted at the end, also what could not be
     made whole; it costs less than a cent. Raises `AccountMissing`.
     """
-    session = session or boto3.Session()
-    if not session.region_name:
-        raise AccountMissing("--on aws needs a region: set AWS_DEFAULT_REGION, or `region` in your AWS profile")
-    if session.get_credentials() is None:
-        raise AccountMissing(
-            "--on aws needs credentials of an account: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret"
-        )
+    session = session or account()
     client, name = session.client("cloudformation"), _new_name()
     try:
         outputs = await asyncio.to_thread(_deployed, client, name, template(route_responses=True))
@@ -261,6 +256,23 @@ async def aws(session: Any = None) -> AsyncIterator[Peer]:
 
 class AccountMissing(Exception):
     """There is no account to run on; the message is one line for the user."""
+
+
+def account(session: Any = None) -> Any:
+    """A session of an account that answers. Raises `AccountMissing`, which says what is needed."""
+    session = session or boto3.Session()
+    if not session.region_name:
+        raise AccountMissing("--on aws needs a region: set AWS_DEFAULT_REGION, or `region` in your AWS profile")
+    if session.get_credentials() is None:
+        raise AccountMissing(
+            "--on aws needs credentials of an account, which may make a CloudFormation stack with an IAM role, Lambda functions "
+            "and WebSocket APIs: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret"
+        )
+    try:
+        session.client("sts").get_caller_identity()
+    except (BotoCoreError, ClientError) as error:
+        raise AccountMissing(f"--on aws: {session.region_name} does not take these credentials: {error}") from error
+    return session
 
 
 class NpmMissing(Exception):

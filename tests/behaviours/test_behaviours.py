@@ -10,6 +10,7 @@ from typing import Any
 import peers
 import pytest
 from behaviours import BEHAVIOURS, GAPS, Behaviour, Probe
+from botocore.exceptions import ClientError
 from peers import Peer
 
 DEFAULT = ("ours", "ministack")
@@ -33,13 +34,8 @@ async def peer(request: pytest.FixtureRequest) -> AsyncIterator[Peer]:
                 )
             except peers.NpmMissing as missing:
                 pytest.fail(str(missing))
-        elif request.param == "aws":
-            try:
-                yield await stack.enter_async_context(peers.aws())
-            except peers.AccountMissing as missing:
-                pytest.fail(str(missing))
         else:
-            kinds = {"ours": peers.ours, "ministack": peers.ministack}
+            kinds = {"ours": peers.ours, "ministack": peers.ministack, "aws": peers.aws}
             yield await stack.enter_async_context(kinds[request.param]())
 
 
@@ -60,13 +56,16 @@ async def test_behaviour(request: pytest.FixtureRequest, peer: Peer, behaviour: 
 class StubbedAccount:
     """A session, its credentials and its CloudFormation, which notes what it is asked for; `fails`: the stack can't be made."""
 
-    def __init__(self, region: str | None = "eu-west-1", credentials: bool = True, fails: bool = False) -> None:
+    def __init__(
+        self, region: str | None = "eu-west-1", credentials: bool = True, fails: bool = False, expired: bool = False
+    ) -> None:
         self.region_name = region
         self.access_key, self.secret_key, self.token = "AKID", "secret", "token"
         self.created: list[str] = []
         self.deleted: list[str] = []
         self._credentials = credentials
         self._fails = fails
+        self._expired = expired
 
     def get_credentials(self) -> StubbedAccount | None:
         return self if self._credentials else None
@@ -75,8 +74,13 @@ class StubbedAccount:
         return self
 
     def client(self, service: str) -> StubbedAccount:
-        assert service == "cloudformation"
+        assert service in ("cloudformation", "sts")
         return self
+
+    def get_caller_identity(self) -> dict[str, str]:
+        if self._expired:
+            raise ClientError({"Error": {"Code": "ExpiredToken", "Message": "it has expired"}}, "GetCallerIdentity")
+        return {"Account": "111122223333"}
 
     def create_stack(self, **request: Any) -> None:
         assert '"AWS::ApiGatewayV2::Api"' in request["TemplateBody"]
@@ -116,12 +120,16 @@ async def test_a_stack_that_fails_is_deleted_too() -> None:
 
 @pytest.mark.parametrize(
     ("account", "needed"),
-    [(StubbedAccount(region=None), "AWS_DEFAULT_REGION"), (StubbedAccount(credentials=False), "AWS_ACCESS_KEY_ID")],
+    [
+        (StubbedAccount(region=None), "AWS_DEFAULT_REGION"),
+        (StubbedAccount(credentials=False), "AWS_ACCESS_KEY_ID"),
+        (StubbedAccount(expired=True), "eu-west-1 does not take these credentials: .*it has expired"),
+    ],
 )
-async def test_without_an_account_one_line_says_what_is_needed(account: StubbedAccount, needed: str) -> None:
-    with pytest.raises(peers.AccountMissing, match=needed):
-        async with peers.aws(account):
-            pass
+def test_without_an_account_one_line_says_what_is_needed(account: StubbedAccount, needed: str) -> None:
+    with pytest.raises(peers.AccountMissing, match=needed) as missing:
+        peers.account(account)
+    assert "\n" not in str(missing.value)
     assert account.created == []
 
 
