@@ -574,6 +574,7 @@ class Worker:
     def _redis_connected(self) -> None:
         """After a loss, Redis may have come back empty: write back what this worker has, and claim nothing before others did."""
         if self._was_connected:
+            self._spawn(self._quietly(self.broker.renew_lease()))  # it may have run out, or be lost
             self.shell.hold_claims()
             self.shell.try_again()
             self._spawn(self._quietly(self.shell.restore(self._others_restore)))

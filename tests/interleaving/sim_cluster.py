@@ -267,6 +267,9 @@ class Broker:
         await self._step()
         return self.redis.lock("look", seconds)
 
+    async def renew_lease(self) -> None:
+        """A worker's lease runs while it does: see `Cluster.lease_runs`."""
+
     def subscriber(self, on_message: Callable[[bytes, bytes], None], on_gap: Callable[[], None]) -> Subscriber:
         return Subscriber(self.node, on_message, on_gap)
 
