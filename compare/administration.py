@@ -24,7 +24,9 @@ _NO_REDIS = "no Redis: give --redis before the command, or PROCTORWIRE_REDIS_URL
 
 
 @click.group()
-@click.option("--redis", "redis_url", metavar="URL", help="The Redis of the cluster, or PROCTORWIRE_REDIS_URL.")
+@click.option(
+    "--redis", "redis_url", metavar="URL", help="Its Redis, or any node of its Redis Cluster, or PROCTORWIRE_REDIS_URL."
+)
 @click.pass_context
 def admin(context: click.Context, redis_url: str | None) -> None:
     """Ask and tell a running cluster: workers, exams, kick, drain, revoke.

@@ -27,7 +27,10 @@ def main() -> None:
 @click.option("--port", type=int, help="Port of sockets and health checks; 0 takes a free one.  [default: 8080]")
 @click.option("--workers", type=int, help="Worker processes, one a core.  [default: 1]")
 @click.option(
-    "--redis", "redis_url", metavar="URL", help="Redis to share with other instances; without it, an embedded one."
+    "--redis",
+    "redis_url",
+    metavar="URL",
+    help="Redis to share with other instances, or any node of a Redis Cluster; without it, an embedded one.",
 )
 @click.option("--token-secret", metavar="S", help="Secret that signs tokens (HS256), or kid:secret,kid:secret.")
 @click.option("--token-secret-file", metavar="FILE", help="File with the secret, or with kid:secret on each line.")
@@ -137,7 +140,7 @@ def token(
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port of the API; 0 takes a free one.  [default: 8090]")
 @click.option("--threads", type=int, help="Requests served at a time.  [default: 8]")
-@click.option("--redis", "redis_url", metavar="URL", help="The Redis of the cluster, the same as for `serve`.")
+@click.option("--redis", "redis_url", metavar="URL", help="Its Redis or Redis Cluster, as for `serve`.")
 @click.option(
     "--token-secret", metavar="S", help="Secret that signs tokens, the same as for `serve`; the first one signs."
 )
