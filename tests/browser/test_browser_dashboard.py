@@ -259,7 +259,7 @@ async def test_the_drawer_has_all_that_happened_from_before_it_was_opened_until_
         re.compile(r"Student B.*waiting 5 min.*May I", re.DOTALL)
     )
     await board.page.get_by_role("tab", name="Messages").click()
-    await expect(board.page.locator("#panel-messages")).to_contain_text("=My pen broke")
+    await expect(board.page.locator("#panel-messages")).to_contain_text("=My pen brokep2: Take mine")
     await expect(board.page.locator("#count-messages")).to_be_hidden()
 
     await board.row(0).click()

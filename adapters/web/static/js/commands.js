@@ -53,6 +53,12 @@ export class Commands {
     words.addEventListener("keydown", event => (event.ctrlKey || event.metaKey) && event.key === "Enter" && this.form.requestSubmit());
   }
 
+  /** Who did something, in words: this proctor, another one, the school's own software. */
+  nameOf(actor) {
+    if (!actor) return "";
+    return actor === this.who ? t("by_you") : actor === "api" ? t("by_school") : actor;
+  }
+
   newId(command) {
     const who = this.who.replace(/[^\w@-]/g, "_").slice(0, 40);
     return `${command}.${who}.${Array.from(crypto.getRandomValues(new Uint32Array(3)), n => n.toString(36)).join("")}`;

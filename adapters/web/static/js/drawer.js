@@ -155,15 +155,9 @@ export class Drawer {
     const { messages } = this.student;
     $("drawer-talk").replaceChildren(...messages.map(message => {
       const text = message.text || t({ raise_hand: "raised_hand", lower_hand: "lowered_hand" }[message.kind] ?? "message");
-      const who = message.mine ? this._who(message.who) : "";
+      const who = message.mine ? this.commands.nameOf(message.who) : "";
       return h("li", { class: message.mine ? "mine" : message.kind === "chat" ? "" : "sign" }, text, h("time", { class: "number" }, [who, time(message.at)].filter(Boolean).join(" · ")));
     }));
-  }
-
-  /** Who did something: this proctor, another one, the school's own software. */
-  _who(actor) {
-    if (!actor) return "";
-    return actor === this.commands.who ? t("by_you") : actor === "api" ? t("by_school") : actor;
   }
 
   /** Newest first: each with what it means and how long it lasted. */
@@ -178,7 +172,7 @@ export class Drawer {
     const none = story.state === "ready" ? [h("li", { class: "empty" }, t("timeline_empty"))] : [];
     $("drawer-timeline").replaceChildren(...(events.length ? events.map(event => {
       const { picture, title, detail } = words(event);
-      const why = [detail, event.kind === "label" ? "" : this._who(event.who)].filter(Boolean).join(" · ");
+      const why = [detail, event.kind === "label" ? "" : this.commands.nameOf(event.who)].filter(Boolean).join(" · ");
       return h("li", { "data-label": event.kind === "label" ? event.after : null },
         mark(picture),
         h("div", {}, h("b", {}, title), why && h("span", { class: "why" }, why)),

@@ -120,9 +120,11 @@ export class Inbox {
   _messages() {
     this._fill("messages", this.messages.slice(0, this.shown).map(message => {
       const student = this.students.byId.get(message.student_id);
+      const answer = student?.messages.find(each => each.mine && each.at >= message.at);
       return h("li", { class: "card" },
         h("div", { class: "card-head" }, mark("message"), this._name(student, message.student_id), h("time", { class: "since number" }, time(message.at))),
         h("p", {}, message.text),
+        answer && h("p", { class: "by" }, `${this.commands.nameOf(answer.who)}: ${answer.text}`),
         student && h("div", { class: "card-acts" }, button("message", t("reply"), { class: "small", onclick: () => this.onReply(student) })));
     }), "no_messages");
     if (this.problem) $("panel-messages").append(h("p", { class: "problem" }, t("messages_failed", { why: this.problem })));
