@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
+from msgspec import Struct
+
 _SAMPLE_SECONDS = 1.0
+
+
+class Samples(Struct, frozen=True):
+    """A look each second."""
+
+    cpu_cores: tuple[float, ...] = ()
+    memory_bytes: tuple[float, ...] = ()
 
 
 class ProcessMeter:
@@ -23,6 +34,7 @@ class ProcessMeter:
         self._last: dict[int, float] = {}
         self._roles: dict[int, str] = {}
         self._task: asyncio.Task[None] | None = None
+        self._looks: list[tuple[float, float, float]] = []  # when, CPU seconds of all processes so far, bytes of all
         self.first_memory: dict[str, float] = {}
         """Bytes by role when the watch began."""
         self.highest_memory: dict[str, float] = {}
@@ -31,6 +43,7 @@ class ProcessMeter:
     def start(self) -> None:
         """Begin to watch: what was used before does not count."""
         self.sample()
+        self._looks.clear()
         self._first = dict(self._last)
         self.first_memory = dict(self.highest_memory)
         self._task = asyncio.get_running_loop().create_task(self._watch())
@@ -51,6 +64,7 @@ class ProcessMeter:
                     memory[role] += memory_bytes(pid)
                 except (OSError, ValueError):
                     continue  # it ended while we looked
+        self._looks.append((time.monotonic(), sum(self._last.values()), sum(memory.values())))
         if sum(memory.values()) >= sum(self.highest_memory.values()):
             self.highest_memory = dict(memory)
 
@@ -60,6 +74,15 @@ class ProcessMeter:
         for pid, seconds in self._last.items():
             used[self._roles[pid]] += seconds - self._first.get(pid, 0.0)
         return dict(used)
+
+    def each_second(self) -> Samples:
+        """How many cores all processes together kept busy in each second, and how much memory they had at its end."""
+        cores = [
+            (used - used_before) / (at - before)
+            for (before, used_before, _), (at, used, _) in pairwise(self._looks)
+            if at - before >= _SAMPLE_SECONDS / 2
+        ]
+        return Samples(tuple(cores), tuple(memory for _, _, memory in self._looks))
 
     async def _watch(self) -> None:
         while True:

@@ -8,6 +8,7 @@ stand; everything beside them is measured, modelled or assumed by us and says wh
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import msgspec
 
@@ -59,6 +60,10 @@ BIG_UPDATES_A_SECOND = 2_000.0
 ROOM = 30  # students whom one proctor sees, assumed
 
 
+Four: TypeAlias = tuple[float | None, float | None, float | None, float | None]
+"""Average, 90th, 95th and 99th percentile, where known."""
+
+
 class Percent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A percentage of Table 2, as printed and as it comes out of its own dollars."""
 
@@ -88,7 +93,7 @@ class StressRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     unit: str
     theirs: tuple[float, float, float, float]  # average, 90th, 95th, 99th percentile
-    ours: tuple[float | None, float | None, float | None, float | None]
+    ours: Four
     basis: str
     words: str
 
@@ -158,7 +163,7 @@ def example_bill(prices: Prices, calibration: Calibration) -> ExampleBill:
 
 
 def stress_test(result: Result, minutes: float, prices: Prices, given: Assumptions) -> StressTest:
-    """Table 1 beside a run of two instances. Percentiles of CPU and memory were not sampled: only averages are ours."""
+    """Table 1 beside a run of two instances; percentiles of CPU and memory are over the seconds of the run."""
     run = result.modes["ec2"]
     usage = run.usage
     assert isinstance(usage, ClusterUsage)  # it was run on this machine
@@ -166,7 +171,17 @@ def stress_test(result: Result, minutes: float, prices: Prices, given: Assumptio
     factor = given.cpu_factor(instance.family).used
     vcpus = float(instance.vcpu * TABLE_1_INSTANCES)
     cpu = 100 * usage.cpu_seconds.total * factor / usage.duration_seconds / vcpus
-    memory = 100 * usage.memory_bytes.total / (instance.memory_gib * 2**30 * TABLE_1_INSTANCES)
+    gibibytes = instance.memory_gib * 2**30 * TABLE_1_INSTANCES
+    memory = 100 * usage.memory_bytes.total / gibibytes
+
+    def shares(found: LatencySummary | None, average: float, scale: float) -> Four:
+        """Percentages; a result without samples has the average alone."""
+        if found is None:
+            return average, None, None, None
+        return average, found.p90 * scale, found.p95 * scale, found.p99 * scale
+
+    cores = run.cpu.cores if run.cpu else None
+    kept = run.memory.each_second if run.memory else None
 
     def row(name: str, key: str, found: LatencySummary, words: str) -> StressRow:
         ours = (found.avg, found.p90, found.p95, found.p99) if found.count else (None, None, None, None)
@@ -193,7 +208,7 @@ def stress_test(result: Result, minutes: float, prices: Prices, given: Assumptio
                 "CPU utilisation",
                 "%",
                 TABLE_1["cpu"],
-                (cpu, None, None, None),
+                shares(cores, cpu, 100 * factor / vcpus),
                 "modelled",
                 f"CPU time measured here, times {factor:g} for a t3a vCPU (assumed); of four vCPUs, Redis and journal with it",
             ),
@@ -201,7 +216,7 @@ def stress_test(result: Result, minutes: float, prices: Prices, given: Assumptio
                 "Memory usage",
                 "%",
                 TABLE_1["memory"],
-                (memory, None, None, None),
+                shares(kept, memory if kept is None else 100 * kept.avg / gibibytes, 100 / gibibytes),
                 "measured",
                 "of the processes, without the operating system; of 2 x 2 GiB",
             ),

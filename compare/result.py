@@ -71,6 +71,7 @@ class Cpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     total_s: float
     per_1000_reports_s: float
     by_process: dict[str, float]
+    cores: LatencySummary | None = None  # busy, over the seconds of the run
 
 
 class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,6 +80,7 @@ class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     basis: Basis
     total_bytes: float
     by_process: dict[str, float]
+    each_second: LatencySummary | None = None  # of all together, in bytes, over the seconds of the run
 
 
 class ModeResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -22,12 +22,14 @@ from compare.cost import CostError, ExamPlan, cluster_cost, serverless_cost
 from compare.crowd import Crowd, signing_key
 from compare.faultpage import kept
 from compare.measure import Findings, Journal, Rules, clock_offset, is_complete, judge_run, truths, unsettled
+from compare.meter import Samples
 from compare.prices import PriceError, Prices, load_prices
 from compare.recording import Generator, Recording
 from compare.report import html_report
 from compare.result import (
     Cpu,
     Latencies,
+    LatencySummary,
     Memory,
     ModeResult,
     OfflineDetection,
@@ -411,7 +413,7 @@ def _mode_result(
         *_about_the_run(target, recording, journal),
         *recording.problems,
     ]
-    memory = dict(target.memory())
+    memory, samples = dict(target.memory()), target.samples()
     cost = None
     if target.is_local:
         try:
@@ -437,8 +439,8 @@ def _mode_result(
         offline_detection_s=OfflineDetection(
             basis, summarise(findings.detection), len(findings.late), rules.offline_seconds
         ),
-        cpu=_cpu(usage, basis),
-        memory=Memory(basis, sum(memory.values()), memory),
+        cpu=_cpu(usage, basis, samples),
+        memory=Memory(basis, sum(memory.values()), memory, _summed(samples.memory_bytes)),
         usage=usage,
         opening_usage=opening,
         cost=cost,
@@ -487,7 +489,11 @@ def _about_the_run(target: Target, recording: Recording, journal: Journal | None
     return notes
 
 
-def _cpu(usage: Usage, basis: Basis) -> Cpu:
+def _summed(values: Sequence[float]) -> LatencySummary | None:
+    return summarise(values) if values else None
+
+
+def _cpu(usage: Usage, basis: Basis, samples: Samples) -> Cpu:
     """Processor time of what would run on AWS; the emulator's own is not counted."""
     by_process: dict[str, float]
     if isinstance(usage, ClusterUsage):
@@ -496,7 +502,8 @@ def _cpu(usage: Usage, basis: Basis) -> Cpu:
         by_process = {name: f.handler_cpu_ms / 1000 for name, f in usage.functions.items()}
         by_process["cold starts"] = sum(f.init_cpu_ms for f in usage.functions.values()) / 1000
     total = sum(by_process.values())
-    return Cpu(basis, total, total * 1000 / usage.reports if usage.reports else 0.0, by_process)
+    per_1000 = total * 1000 / usage.reports if usage.reports else 0.0
+    return Cpu(basis, total, per_1000, by_process, _summed(samples.cpu_cores))
 
 
 def _by_role(split: ProcessSplit) -> dict[str, float]:

@@ -27,7 +27,7 @@ from adapters.lambda_apigw.local.exam_stack import LocalServerless, StackError, 
 from adapters.lambda_apigw.local.ministack import MiniStackError
 from adapters.lambda_apigw.local.settings import Faults, Limits
 from compare.crowd import sign, signing_key
-from compare.meter import ProcessMeter, children
+from compare.meter import ProcessMeter, Samples, children
 from compare.recording import Clock, Traffic
 from compare.usage import ClusterUsage, FunctionUsage, ProcessSplit, ServerlessUsage, ServiceCalls, Trigger, Usage
 from compare.workload import SCHOOL
@@ -102,6 +102,9 @@ class Target(Protocol):
     def memory(self) -> Mapping[str, float]:
         """Bytes by kind of process, when their sum was highest; empty if nobody knows."""
 
+    def samples(self) -> Samples:
+        """CPU and memory second by second until `usage` was last asked for; empty if nobody looked."""
+
     async def journal(self, exam: ExamKey) -> list[Entry]:
         """The exam's journal, as far as it is durable by now."""
 
@@ -139,6 +142,7 @@ class ClusterTarget:
         )
         self._stopping: asyncio.Task[None] | None = None
         self._meter = ProcessMeter(self._cluster.pids)
+        self._samples = Samples()
 
     @property
     def urls(self) -> Sequence[str]:
@@ -190,6 +194,7 @@ class ClusterTarget:
     async def usage(self, load: Load) -> ClusterUsage:
         """Processor time and memory of the processes; frames and bytes as the clients counted them."""
         self._meter.sample()
+        self._samples = self._meter.each_second()
         traffic = load.traffic
         return ClusterUsage(
             duration_seconds=load.seconds,
@@ -213,6 +218,10 @@ class ClusterTarget:
     def memory(self) -> Mapping[str, float]:
         """Of all processes of all instances."""
         return self._meter.highest_memory
+
+    def samples(self) -> Samples:
+        """Of all processes of all instances."""
+        return self._samples
 
     async def journal(self, exam: ExamKey) -> list[Entry]:
         """What the journal processes have carried on."""
@@ -298,6 +307,10 @@ class ServerlessTarget:
     def memory(self) -> Mapping[str, float]:
         """Of the execution environments."""
         return self._meter.highest_memory
+
+    def samples(self) -> Samples:
+        """None: the emulator's own processes are in between."""
+        return Samples()
 
     async def journal(self, exam: ExamKey) -> list[Entry]:
         """The journal table's entries."""
@@ -393,6 +406,10 @@ class RemoteTarget:
     def memory(self) -> Mapping[str, float]:
         """Out of reach."""
         return {}
+
+    def samples(self) -> Samples:
+        """Out of reach."""
+        return Samples()
 
     async def journal(self, exam: ExamKey) -> list[Entry]:
         """Out of reach."""

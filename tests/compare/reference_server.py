@@ -12,6 +12,7 @@ import msgspec
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
+from compare.meter import Samples
 from compare.target import Load
 from compare.usage import ClusterUsage, ProcessSplit
 from core import Exam, ExamKey, Participant, ParticipantKey, decide, new_exam, new_participant
@@ -112,6 +113,9 @@ class ReferenceServer:
 
     def memory(self) -> dict[str, float]:
         return {"worker": 50e6}
+
+    def samples(self) -> Samples:
+        return Samples()
 
     async def journal(self, exam: ExamKey) -> list[Entry]:
         return [entry for entry in self._entries if (entry.school, entry.quiz_id) == tuple(exam)]

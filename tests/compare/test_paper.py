@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -12,7 +13,7 @@ from compare.assumptions import Assumptions
 from compare.calibration import shipped
 from compare.commands import register
 from compare.prices import load_prices
-from compare.result import decode_result
+from compare.result import LatencySummary, decode_result
 
 SINGAPORE = load_prices(paper.REGION)
 
@@ -108,8 +109,27 @@ def test_its_stress_test_beside_a_run_of_two_instances():
     expected = usage.cpu_seconds.total * 2.5 / usage.duration_seconds / 4 * 100
     assert rows["CPU utilisation"].ours[0] == pytest.approx(expected)
     assert rows["CPU utilisation"].basis == "modelled"
+    assert rows["CPU utilisation"].ours[1:] == (None, None, None)  # that result is older than the samples
     assert found.their_cpu_ms_a_message == pytest.approx(13.0)
     assert found.our_cpu_ms_a_message < found.their_cpu_ms_a_message
+
+
+def test_its_stress_test_beside_percentiles_of_cpu_and_memory():
+    result = decode_result((Path(__file__).with_name("measured") / "ec2-1000-two-instances.json").read_bytes())
+    run = result.modes["ec2"]
+    cores = LatencySummary(avg=0.2, p50=0.2, p90=0.32, p95=0.4, p99=0.8, max=1.0, count=60)
+    memory = LatencySummary(avg=2**28, p50=2**28, p90=2**29, p95=2**29, p99=2**30, max=2**30, count=60)
+    run = msgspec.structs.replace(
+        run,
+        cpu=msgspec.structs.replace(run.cpu, cores=cores),
+        memory=msgspec.structs.replace(run.memory, each_second=memory),
+    )
+    result = msgspec.structs.replace(result, modes={"ec2": run})
+    rows = {row.name: row for row in paper.stress_test(result, 1.0, SINGAPORE, Assumptions()).rows}
+    assert rows["CPU utilisation"].ours[1:] == pytest.approx(
+        (20.0, 25.0, 50.0)
+    )  # of four vCPUs, each 2.5 times as slow
+    assert rows["Memory usage"].ours == pytest.approx((6.25, 12.5, 12.5, 25.0))  # of 4 GiB
 
 
 @pytest.mark.no_cover  # the parts are made above; tracing takes three quarters of the time

@@ -150,6 +150,10 @@ async def test_a_tiny_exam_passes_through_each_local_deployment(make: type[Targe
     assert found.sent == found.delivered > 0
     assert found.cpu.total_s > 0
     assert found.memory.total_bytes > 10e6
+    if target.name == "ec2":
+        assert found.cpu.cores.count >= 1  # a look each second
+        assert 0 < found.cpu.cores.p99 < 8
+        assert 10e6 < found.memory.each_second.p50 <= found.memory.total_bytes
     assert found.usage.journal_entries >= 4  # the attempt, the first label, the warning, its receipts
     assert found.cost is not None
     assert found.cost.month.usd > 0
@@ -178,7 +182,7 @@ async def test_time_and_memory_of_processes_are_kept_when_they_end() -> None:
     alive["worker"] = []
     meter.sample()
     meter.stop()
-    assert meter.cpu_seconds()["worker"] == used
+    assert used <= meter.cpu_seconds()["worker"] < used + 1  # it may have been looked at once more while it ended
     assert meter.highest_memory["worker"] > 1e6
 
 
