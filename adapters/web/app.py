@@ -178,7 +178,7 @@ class _Api:
 
     # --- tokens ---
 
-    @operation(callers=("school",), body=TokenRequest, answers={200: TokenAnswer})
+    @operation(callers=("school",), body=TokenRequest, answers={200: TokenAnswer}, forbids=True)
     def token(self) -> Response:
         """A token for a student's page or a proctor's dashboard, and where to connect with it.
 

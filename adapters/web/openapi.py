@@ -70,7 +70,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     """What a route takes and gives. `makes`: it may make what its path names, so that nothing need be there.
 
     `answers` are structs or media types by status; `links`: an answer may go on at the address in its header Link; `conflicts`: the
-    state of what it names may not allow it.
+    state of what it names may not allow it; `forbids`: nor may the school's own rules.
     """
 
     answers: dict[int, type | str]
@@ -81,6 +81,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     stores: bool = True
     links: bool = False
     conflicts: bool = False
+    forbids: bool = False
 
 
 def operation(**fields: Any) -> Callable[[_F], _F]:
@@ -181,7 +182,7 @@ def _statuses(rule: Rule, known: Operation) -> Iterable[int]:
     found: set[int] = set()
     if known.callers:
         found |= {401}
-    if "proctor" in known.callers:
+    if "proctor" in known.callers or known.forbids:
         found |= {403}
     if rule.arguments - set(rule.defaults or ()):
         found |= {422} if known.makes else {404, 422}

@@ -52,30 +52,41 @@ def dynamodb_url() -> Iterator[str]:
         runner.run(server.stop())
 
 
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[dict[str, Records]]:
+    """Each kind that a test has asked for: opening takes longer than any of them."""
+    with contextlib.ExitStack() as closing:
+
+        class Opened(dict[str, Records]):
+            def __missing__(self, kind: str) -> Records:
+                self[kind] = closing.enter_context(contextlib.closing(make(kind)))
+                return self[kind]
+
+        def make(kind: str) -> Any:
+            match kind:
+                case "sqlite":
+                    return open_records(f"sqlite:///{tmp_path_factory.mktemp('records')}/records.sqlite")
+                case "memory":
+                    return open_records("sqlite://")
+                case "postgresql":
+                    return open_records(request.getfixturevalue("postgres").url)
+                case "dynamodb-http":
+                    session = closing.enter_context(Session(Credentials("test", "test"), "ap-southeast-1"))
+                    session.begin(600.0)
+                    client = session.client("dynamodb", request.getfixturevalue("dynamodb_url"))
+                    return DynamoRecords(RecordsTable(DynamoDb(client), JOURNAL))
+                case _:
+                    place = {"endpoint_url": request.getfixturevalue("dynamodb_url"), "region_name": "ap-southeast-1"}
+                    boto = boto3.client("dynamodb", aws_access_key_id="test", aws_secret_access_key="test", **place)
+                    closing.callback(boto.close)
+                    return DynamoRecords(BotoTable(LedgerPlace(JOURNAL), boto))
+
+        yield Opened()
+
+
 @pytest.fixture(params=KINDS)
-def records(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Records]:
-    closing = contextlib.ExitStack()
-    match request.param:
-        case "sqlite":
-            opened: Any = open_records(f"sqlite:///{tmp_path}/records.sqlite")
-        case "memory":
-            opened = open_records("sqlite://")
-        case "postgresql":
-            opened = open_records(request.getfixturevalue("postgres").url)
-        case "dynamodb-http":
-            session = Session(Credentials("test", "test"), "ap-southeast-1")
-            session.begin(20.0)
-            closing.callback(session.close)
-            client = session.client("dynamodb", request.getfixturevalue("dynamodb_url"))
-            opened = DynamoRecords(RecordsTable(DynamoDb(client), JOURNAL))
-        case _:
-            place = {"endpoint_url": request.getfixturevalue("dynamodb_url"), "region_name": "ap-southeast-1"}
-            boto = boto3.client("dynamodb", aws_access_key_id="test", aws_secret_access_key="test", **place)
-            closing.callback(boto.close)
-            opened = DynamoRecords(BotoTable(LedgerPlace(JOURNAL), boto))
-    with closing:
-        yield opened
-        opened.close()
+def records(request: pytest.FixtureRequest, opened: dict[str, Records]) -> Records:
+    return opened[request.param]
 
 
 @pytest.fixture

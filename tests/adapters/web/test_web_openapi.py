@@ -73,6 +73,7 @@ def test_the_document_has_every_route_of_the_app(api: ClusterApi) -> None:
     }
     rules = api.app.url_map.iter_rules()
     assert told == {(str(rule), method) for rule in rules for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}}
+    assert "403" in document["paths"]["/api/token"]["post"]["responses"], "a proctor may not be assigned"
     names = [each["operationId"] for methods in document["paths"].values() for each in methods.values()]
     assert len(names) == len(set(names))
 
