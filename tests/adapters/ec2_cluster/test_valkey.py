@@ -1,25 +1,25 @@
-"""The cluster over a Valkey server instead of a Redis, and what is found out about one that is a node of a cluster."""
+"""The cluster over a Valkey server instead of a Redis, and Valkey's own cluster of nodes."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import shutil
-import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 import redis
 import tools
 from deployments import ClusterDeployment
-from redis.backoff import ConstantBackoff
-from redis.retry import Retry
+from redis_nodes import PRIMARIES, RedisNodes
 from wire_clients import Dashboard, Page
 
 from adapters.ec2_cluster import supervisor
 from adapters.ec2_cluster.config import SettingsError
 from adapters.ec2_cluster.embedded import EmbeddedRedis
+from adapters.ec2_cluster.keys import all_partitions
 from adapters.ec2_cluster.local import LocalCluster
+from adapters.ec2_cluster.redis_cluster import ClusterClient, ClusterSubscriber
 
 
 def valkey_server() -> Path:
@@ -61,20 +61,33 @@ async def test_an_exam_over_valkey() -> None:
                 await one.close()
 
 
-def test_a_node_of_a_cluster_is_known_when_asked(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    options = f"--port {port} --cluster-enabled yes --dir {tmp_path}".split()
-    node = subprocess.Popen([valkey_server(), *options], stdout=subprocess.DEVNULL)
-    try:
-        with redis.Redis(port=port, retry=Retry(ConstantBackoff(0.02), 250)) as client:
-            client.ping()
-        url = f"redis://127.0.0.1:{port}"
+async def test_a_cluster_of_valkey_nodes_is_known_when_asked_and_followed() -> None:
+    with RedisNodes(binary=valkey_server()) as nodes:
+        url = nodes.url(1)
         for given in (url, url + "?cluster=1"):
             assert supervisor._asked(given) == url + "?cluster=1"
         assert supervisor._asked(url + "?socket_timeout=3") == url + "?socket_timeout=3&cluster=1"
         with pytest.raises(SettingsError, match=r"redis_url .* cluster=true is no option: write cluster=1"):
             supervisor._asked(url + "?cluster=true")
-    finally:
-        node.kill()
-        node.wait()
+        news = asyncio.Queue[str]()
+        client = ClusterClient(url)
+        await client.connect_patiently()
+        heard = ClusterSubscriber(
+            client, lambda _, text: news.put_nowait(text.decode()), lambda: news.put_nowait("gap")
+        )
+        await heard.connect_patiently()
+        partitions = [partition.control for partition in all_partitions()]
+        await heard.subscribe(*partitions)
+        assert await client.execute_all([("SPUBLISH", channel, "one") for channel in partitions]) == [1] * len(
+            partitions
+        )
+        assert {await news.get() for _ in partitions} == {"one"}
+        await client.execute("SET", "{x00}key", "kept")
+        owner = nodes.owner("{x00}key")
+        await asyncio.to_thread(nodes.migrate, "{x00}key", (owner + 1) % PRIMARIES)
+        assert await client.execute("GET", "{x00}key") == b"kept"
+        assert await news.get() == "gap"
+        assert await client.execute("SPUBLISH", partitions[0], "two") == 1
+        assert await news.get() == "two"
+        await heard.close()
+        await client.close()
