@@ -68,6 +68,19 @@ def stepped(move: Move, state: MoveState, percent: float, now: float, reason: st
     return replace(move, state=state, percent=percent, version=move.version + 1, changed_at=now, reason=reason)
 
 
+def widened(move: Move, exams: Sequence[str] = (), groups: Sequence[str] = ()) -> Move:
+    """The move, about these exams or groups too. None can be left out: its students would be moved back. Raises `WrongStep`."""
+    for what, present, added in (("exam", move.exams, exams), ("group", move.groups, groups)):
+        if added and not present:
+            raise WrongStep(
+                f"--{what}: the move is about all {what}s, and a step can add {what}s but not leave any out, "
+                f"because their students would go back; roll back to 0 % and start with --{what}"
+            )
+    return replace(
+        move, exams=tuple(dict.fromkeys((*move.exams, *exams))), groups=tuple(dict.fromkeys((*move.groups, *groups)))
+    )
+
+
 def place(key: ParticipantKey) -> int:
     """The student's place from 0 to 9,999 in the order of moving: the same everywhere and at each step."""
     return zlib.crc32("\0".join(key).encode()) % _SLOTS

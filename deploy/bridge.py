@@ -21,7 +21,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -32,11 +32,12 @@ from msgspec.structs import replace
 
 from adapters.ec2_cluster.broker import HomeClaim, RedisBroker, Save
 from adapters.ec2_cluster.clock import ServiceClock
-from adapters.ec2_cluster.keys import CLAIMS, MOVE, all_partitions, exam_keys, exam_of
+from adapters.ec2_cluster.keys import CLAIMS, MOVE, TURN, all_partitions, exam_keys, exam_of
 from adapters.ec2_cluster.shell import RETENTION_SECONDS
 from adapters.lambda_apigw import config
-from adapters.lambda_apigw.aws_http import AwsError
+from adapters.lambda_apigw.aws_http import AwsError, DynamoDb, Session
 from adapters.lambda_apigw.handler import Application
+from adapters.lambda_apigw.moves import DynamoMoves
 from adapters.lambda_apigw.ports import InboxItem, Views
 from adapters.lambda_apigw.shell import Outbox
 from adapters.lambda_apigw.tokens import keys as token_keys
@@ -50,14 +51,18 @@ from core.migration import OTHER, Health, Move, handed_over, target
 from core.participant import LIVE, ExamKey, Home, Participant, ParticipantKey, new_participant
 from core.policy import Policy
 from core.snapshot import in_groups, view, visible
-from deploy.bridge_sides import Serverless, Several, all_of
+from deploy.bridge_sides import Renewed, Serverless, Several, all_of, of_instance, of_settings
 
 log = logging.getLogger(__name__)
 
 _ROUND_SECONDS = 0.25
 _QUIET_SECONDS = 1.0
 _PLAN_SECONDS = 0.5
+_IDLE_PLAN_SECONDS = 3.0
+_IDLE_REPORT_SECONDS = 60.0
 _TABLE_SECONDS = 2.0
+_TURN_SECONDS = 3
+_ATTEMPT_SECONDS = 20.0
 _GATHER_SECONDS = 0.08
 _COLLECT_SECONDS = 0.04
 _AGAIN_SECONDS = 20.0
@@ -124,24 +129,29 @@ class _ToDo(Struct):
     strays: list[Participant] = msgspec.field(default_factory=list)
 
 
-class Bridge:
-    """See the module. `settings` are those of the functions, `redis_url` is the cluster's."""
+class LostTurn(Exception):
+    """Another bridge acts."""
 
-    def __init__(self, settings: config.Settings, redis_url: str) -> None:
+
+class Bridge:
+    """See the module. `settings` are those of the functions, `redis_url` is the cluster's, `renewed` gives credentials of now."""
+
+    def __init__(self, settings: config.Settings, redis_url: str, renewed: Renewed | None = None) -> None:
         self.name = f"bridge{secrets.token_hex(3)}"
         self._secret = token_keys(settings)
-        self._plans = Serverless(settings, "bridge-plans")
-        self._grants = Several(settings, "bridge-grants", _THREADS)
-        self._writes = Several(settings, "bridge-writes", _THREADS)
-        self._carries = Several(settings, "bridge-carries", _THREADS)
-        self._shows = Serverless(settings, "bridge-shows")
+        self._audience = settings.audience
+        self._plans = Serverless(settings, "bridge-plans", renewed)
+        self._grants = Several(settings, "bridge-grants", _THREADS, renewed)
+        self._writes = Several(settings, "bridge-writes", _THREADS, renewed)
+        self._carries = Several(settings, "bridge-carries", _THREADS, renewed)
+        self._shows = Serverless(settings, "bridge-shows", renewed)
         self._redis = redis.asyncio.Redis.from_url(redis_url)
         self._lists = redis.asyncio.Redis.from_url(redis_url)
         self._clock = ServiceClock()
         self._broker = RedisBroker(redis_url, self.name, self._clock, lambda: None)
         self._exams: dict[ExamKey, _Watched] = {}
         self._open: set[ExamKey] = set()
-        self._looked_at = float("-inf")
+        self._looked_at = self._reported_at = float("-inf")
         self._move: Move | None = None
         self._published = 0
         self._publishing = asyncio.Lock()
@@ -156,12 +166,32 @@ class Bridge:
         """Until cancelled."""
         await self._broker.client.connect_patiently()
         await self._broker.sample_clock()
+        await self._wait_for_turn()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._again(self._round, _ROUND_SECONDS))
             group.create_task(self._again(self._take_all_inboxes, _ROUND_SECONDS))
             group.create_task(self._again(self._listen, 0.0))
             group.create_task(self._again(self._carry_away, 0.02))
             group.create_task(self._again(self._report, 1.0))
+            group.create_task(self._keep_turn())
+
+    async def _wait_for_turn(self) -> None:
+        """Each instance has a bridge, and one of them acts. Two at a time would do no harm, and everything twice."""
+        while True:
+            with contextlib.suppress(redis.RedisError):
+                if await self._redis.set(TURN, self.name, nx=True, ex=_TURN_SECONDS):
+                    return
+            await asyncio.sleep(_TURN_SECONDS / 6)
+
+    async def _keep_turn(self) -> None:
+        """Until another bridge has the turn: then this one ends, and whoever watches over it starts it again."""
+        while True:
+            with contextlib.suppress(redis.RedisError):
+                await self._redis.set(TURN, self.name, nx=True, ex=_TURN_SECONDS)
+                if await self._redis.get(TURN) != self.name.encode():
+                    raise LostTurn
+                await self._redis.expire(TURN, _TURN_SECONDS)
+            await asyncio.sleep(_TURN_SECONDS / 3)
 
     async def _again(self, duty: Callable[[], Coroutine[Any, Any, None]], seconds: float) -> None:
         """A duty for ever: what goes wrong is counted, and tried again."""
@@ -188,6 +218,9 @@ class Bridge:
         return task
 
     async def _report(self) -> None:
+        if self._move is None and time.monotonic() - self._reported_at < _IDLE_REPORT_SECONDS:
+            return
+        self._reported_at = time.monotonic()
         records = [record for watched in self._exams.values() for record in watched.table.values()]
         move, now = self._move, time.monotonic()
         waiting = 0 if move is None else sum(self._waits(move, watched) for watched in self._exams.values())
@@ -215,7 +248,7 @@ class Bridge:
 
     async def _round(self) -> None:
         await self._broker.sample_clock()
-        if time.monotonic() - self._looked_at > _PLAN_SECONDS:
+        if time.monotonic() - self._looked_at > (_IDLE_PLAN_SECONDS if self._move is None else _PLAN_SECONDS):
             await self._look_at_plan()
         move = self._move
         if move is None:
@@ -653,7 +686,7 @@ class Bridge:
                 assert move is not None  # nothing is watched without one
                 kid, secret = next(iter(self._secret.items()))
                 principal = Principal("bridge", key.school, self.name, (key.quiz_id,), time.time() + _TOKEN_SECONDS)
-                token = issue(principal, secret, kid)
+                token = issue(principal, secret, kid, self._audience)
                 async with websockets.connect(
                     move.lambda_url, subprotocols=cast(Any, ["proctorwire", f"bearer.{token}"]), max_size=2**20
                 ) as socket:
@@ -915,19 +948,61 @@ def forced_rollback(app: Application, now: float, reason: str) -> int:
     return came
 
 
+def settings_of(environ: Mapping[str, str], renewed: Renewed | None) -> config.Settings:
+    """The functions' settings: from the environment, or what that lacks from the table. Raises `ConfigError`.
+
+    On an instance only the tables are known; where the serverless side is was written down by `deploy migrate start`.
+    """
+    known = dict(environ)
+    if not known.get("AWS_ACCESS_KEY_ID") and renewed is not None:
+        access_key, secret_key, session_token = renewed()
+        known |= {"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key}
+        known |= {"AWS_SESSION_TOKEN": session_token} if session_token else {}
+    settings = config.from_environment(known)
+    if settings.management_url:
+        return settings
+    session = Session(settings.credentials, settings.region)
+    with session:
+        session.begin(_ATTEMPT_SECONDS)
+        database = DynamoDb(session.client("dynamodb", settings.dynamodb_url))
+        side = DynamoMoves(database, settings.state_table, time.time).side()
+    if not side:
+        raise NoMoveYet
+    return config.from_environment(known | side)
+
+
+class NoMoveYet(Exception):
+    """No move was ever started here."""
+
+
 def main() -> None:
     """`python -m deploy.bridge`: settings of the functions and PROCTORWIRE_REDIS_URL, from the environment.
 
-    With `--forced-rollback` (the cluster is dead, so that no Redis is needed) all go on from the table, and it ends.
+    Without PROCTORWIRE_MANAGEMENT_URL it waits for the first `deploy migrate start`, which writes down where that side is.
+    Without AWS_ACCESS_KEY_ID it has the rights of the instance. With `--forced-rollback` (the cluster is dead, so that no Redis is
+    needed) all go on from the table, and it ends.
     """
     forced = sys.argv[1:] == ["--forced-rollback"]
     if sys.argv[1:] and not forced:
         sys.exit(f"the bridge takes --forced-rollback or nothing, not {' '.join(sys.argv[1:])}")
     logging.basicConfig(level=os.environ.get("PROCTORWIRE_LOG_LEVEL", "WARNING"), stream=sys.stderr)
-    try:
-        settings = config.from_environment()
-    except config.ConfigError as error:
-        sys.exit(f"the bridge needs the functions' settings: {error}")
+    redis_url = os.environ.get("PROCTORWIRE_REDIS_URL", "")
+    renewed = None if os.environ.get("AWS_ACCESS_KEY_ID") else of_instance()
+    while True:
+        try:
+            settings = settings_of(os.environ, renewed)
+            break
+        except config.ConfigError as error:
+            sys.exit(f"the bridge needs the functions' settings: {error}")
+        except NoMoveYet:
+            if forced:
+                sys.exit("no move is under way")
+            time.sleep(_IDLE_PLAN_SECONDS)
+        except (AwsError, OSError) as error:
+            if forced:
+                sys.exit(f"the table can't be read: {error}")
+            log.warning("the table can't be read: %s", error)
+            time.sleep(_IDLE_REPORT_SECONDS)
     if forced:
         try:
             came = forced_rollback(Application(settings, "bridge"), time.time(), "the cluster is dead")
@@ -935,19 +1010,21 @@ def main() -> None:
             sys.exit(str(error))
         print(f"bridge: {came} participants go on from the table")
         return
-    redis_url = os.environ.get("PROCTORWIRE_REDIS_URL", "")
     if not redis_url:
         sys.exit("the bridge needs PROCTORWIRE_REDIS_URL, the cluster's Redis")
 
     async def run() -> None:
-        task = asyncio.create_task(Bridge(settings, redis_url).run())
+        task = asyncio.create_task(Bridge(settings, redis_url, renewed or of_settings(settings)).run())
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         print("bridge: up", flush=True)
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
-    asyncio.run(run())
+    try:
+        asyncio.run(run())
+    except* LostTurn:
+        sys.exit("another bridge acts; this one waits for its turn when it is started again")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ WANTED = {
         "waitress",
         "boto3",
         "click",
+        "aws-lambda-powertools",
         "SQLAlchemy",
         "pg8000",
     ),

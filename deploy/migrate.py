@@ -6,13 +6,14 @@ While it does, a guard reads the bridge's health: beyond its limits the step is 
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec.structs import replace
 
-from core.migration import Health, Limits, Move, MoveState, WrongStep, stepped, verdict
+from core.migration import Health, Limits, Move, MoveState, WrongStep, stepped, verdict, widened
 from deploy.account import Account, AccountError, reaching
 
 _LOOK_SECONDS = 1.0
@@ -86,6 +87,12 @@ class AccountPlane:
             raise
         return True
 
+    def save_side(self, side: Mapping[str, str]) -> None:
+        """Write down where the serverless side is, for the bridge on an instance."""
+        item = {"pk": {"S": "move"}, "sk": {"S": "side"}, "m": {"S": json.dumps(dict(side))}}
+        with reaching():
+            self._account.client("dynamodb").put_item(TableName=self._table, Item=item)
+
     def health(self) -> Health | None:
         """See `Plane`."""
         from core.migration import decode_health
@@ -118,6 +125,34 @@ class AccountPlane:
             )
 
 
+def addresses(serverless: Mapping[str, str], cluster: Mapping[str, str]) -> dict[str, str]:
+    """Where a move sends pages, from the outputs of both stacks: to names that DNS weights have no part in. Raises `WrongStep`."""
+    management = serverless["ManagementUrl"]
+    urls = {"lambda": "wss" + management.removeprefix("https"), "ec2": cluster.get("DirectUrl", cluster["SocketUrl"])}
+    if urls["ec2"] == serverless["SocketUrl"]:
+        raise WrongStep(
+            f"{urls['ec2']} leads to either side, by its weights; pages need a name of the cluster alone: "
+            "deploy up --mode ec2 --set DirectName=NAME, a name in the same zone and in the certificate"
+        )
+    return urls
+
+
+_SIDE = {
+    "PROCTORWIRE_MANAGEMENT_URL": "ManagementUrl",
+    "PROCTORWIRE_SWEEP_QUEUE_URL": "SweepQueueUrl",
+    "PROCTORWIRE_COMMAND_QUEUE_URL": "CommandQueueUrl",
+    "PROCTORWIRE_VIEWS_QUEUE_URL": "ViewsQueueUrl",
+}
+
+
+def side_of(outputs: Mapping[str, str], parameters: Mapping[str, str]) -> dict[str, str]:
+    """What the bridge has to know of the serverless side, by the names of the functions' variables."""
+    side = {variable: outputs[name] for variable, name in _SIDE.items()}
+    if parameters.get("Audience"):
+        side["PROCTORWIRE_AUDIENCE"] = parameters["Audience"]
+    return side
+
+
 def weights(percent: float) -> dict[str, int]:
     """Weights of the two records, of 0 to 255. A share that is neither none nor all is never rounded to one of these."""
     ec2 = round(percent * _MOST_WEIGHT / 100)
@@ -131,6 +166,11 @@ def start(plane: Plane, move: Move) -> Move:
     before = plane.load()
     if before is not None and before.state != "finished" and (before.percent or before.state != "rolled_back"):
         raise WrongStep(f"a move is under way ({before.state}, {before.percent:g} %); finish it or roll it back first")
+    if before is not None and before.state == "finished" and (health := plane.health()) is not None and health.on_ec2:
+        raise WrongStep(
+            f"{health.on_ec2} participants of the last move are on the cluster in exams that are not closed, and a move that "
+            "begins at 0 % would bring them back; wait until these exams are closed"
+        )
     after = replace(move, version=1 if before is None else before.version + 1)
     if not plane.save(before, after):
         raise WrongStep("somebody else began a move at the same time; look at `deploy migrate status`")
@@ -138,12 +178,20 @@ def start(plane: Plane, move: Move) -> Move:
     return after
 
 
-def step(plane: Plane, state: MoveState, percent: float, now: float, reason: str = "", **fields: Any) -> Move:
-    """One step: the plan first, then what new connections are told. Raises `WrongStep`."""
+def step(
+    plane: Plane,
+    state: MoveState,
+    percent: float,
+    now: float,
+    reason: str = "",
+    exams: Sequence[str] = (),
+    groups: Sequence[str] = (),
+) -> Move:
+    """One step: the plan first, then what new connections are told. `exams` and `groups` are added. Raises `WrongStep`."""
     before = plane.load()
     if before is None:
         raise WrongStep("no move has been started: `deploy migrate start`")
-    after = replace(stepped(before, state, percent, now, reason), **fields)
+    after = stepped(widened(before, exams, groups), state, percent, now, reason)
     if not plane.save(before, after):
         raise WrongStep("somebody else changed the move at the same time; look at `deploy migrate status`")
     plane.weigh(percent)

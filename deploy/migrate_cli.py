@@ -55,8 +55,8 @@ def _clear_errors() -> Iterator[None]:
 
 def _stage_of(
     stage: str, region: str, profile: str | None, zone: str, domain: str, *, both: bool = False
-) -> tuple[Any, dict[str, str]]:
-    """The plane of a stage, and where its two sides answer."""
+) -> tuple[Any, dict[str, Any]]:
+    """The plane of a stage, and the stacks of its two sides by mode."""
     from deploy.account import Account
     from deploy.migrate import AccountPlane
     from deploy.names import Mode
@@ -65,51 +65,59 @@ def _stage_of(
 
     account = Account(region, profile)
     account.number()
-    urls: dict[str, str] = {}
-    table = ""
+    stacks: dict[str, Any] = {
+        str(part): stack for part, stack in Operator(account, Target("lambda", stage, region)).stacks().items()
+    }
+    if "shared" not in stacks:
+        raise WrongStep(f"there is no stage {stage} in {region}: deploy up --mode lambda --stage {stage}")
     modes: tuple[Mode, ...] = ("lambda", "ec2")
     for mode in modes:
-        outputs = Operator(account, Target(mode, stage, region)).outputs()
-        table = outputs.get("StateTable", table)
-        if "SocketUrl" in outputs:
-            urls[mode] = outputs["SocketUrl"]
-        elif both:
+        if both and mode not in stacks:
             raise WrongStep(f"stage {stage} has no {mode} side in {region}: deploy up --mode {mode} --stage {stage}")
-    if not table:
-        raise WrongStep(f"there is no stage {stage} in {region}: deploy up --mode lambda --stage {stage}")
-    return AccountPlane(account, table, zone, domain), urls
+    return AccountPlane(account, stacks["shared"].outputs["StateTable"], zone, domain), stacks
+
+
+def _alive(move: Move | None, health: Any) -> bool:
+    """Whether the bridge has reported as lately as it does: each second, and each minute without a move."""
+    return health is not None and time.time() - health.at < (90 if move is None else 10)
 
 
 @migrate.command()
 @_account
 @click.option("--exam", "exams", multiple=True, metavar="QUIZ_ID", help="Only this exam; may be repeated.")
-def plan(exams: tuple[str, ...], **given: Any) -> None:
-    """Look at what a move needs and say what it would do. Changes nothing.
+@click.option("--students", default=300, show_default=True, type=click.IntRange(1), help="In an exam, for the cost.")
+@click.option("--exams-per-month", default=8.0, show_default=True, type=click.FloatRange(0), help="For the cost.")
+@click.option("--exam-hours", default=2.0, show_default=True, type=click.FloatRange(0.25), help="For the cost.")
+def plan(exams: tuple[str, ...], students: int, exams_per_month: float, exam_hours: float, **given: Any) -> None:
+    """Look at what a move needs and say what it would do, and what either side costs. Changes nothing.
 
     \b
     Example:
-      deploy migrate plan --stage prod --region ap-southeast-1
+      deploy migrate plan --stage prod --region ap-southeast-1 --students 300 --exams-per-month 20
     """
-    from deploy.migrate import STEPS
+    from deploy.migrate import STEPS, addresses
 
     with _clear_errors():
-        plane, urls = _stage_of(both=True, **given)
+        plane, stacks = _stage_of(both=True, **given)
         move, health = plane.load(), plane.health()
+        urls = addresses(stacks["lambda"].outputs, stacks["ec2"].outputs)
     click.echo(f"from {urls['lambda']}\nto   {urls['ec2']}")
     click.echo(f"exams: {', '.join(exams) or 'all that are open'}")
-    alive = health is not None and time.time() - health.at < 10
-    click.echo(f"bridge: {'reports' if alive else 'does not report; start it on an instance: python -m deploy.bridge'}")
+    missing = "does not report yet; an instance starts it a minute after the first start (systemctl status proctorwire-bridge)"
+    click.echo(f"bridge: {'reports' if _alive(move, health) else missing}")
     click.echo(f"now: {f'{move.state}, {move.percent:g} %' if move else 'no move'}")
     click.echo(f"steps: start, then shift --percent {', '.join(f'{s:g}' for s in STEPS)}, then finish")
+    _show_costs(students, exams_per_month, exam_hours, given["region"])
 
 
 @migrate.command()
 @_account
 @click.option("--exam", "exams", multiple=True, metavar="QUIZ_ID", help="Only this exam; may be repeated.")
+@click.option("--group", "groups", multiple=True, metavar="NAME", help="Only this group; may be repeated.")
 @click.option(
     "--slot-seconds", default=30.0, show_default=True, type=click.FloatRange(1, 3600), help="Length of a step."
 )
-def start(exams: tuple[str, ...], slot_seconds: float, **given: Any) -> None:
+def start(exams: tuple[str, ...], groups: tuple[str, ...], slot_seconds: float, **given: Any) -> None:
     """Begin a move at 0 %: both sides see each other's students, nobody moves yet.
 
     \b
@@ -119,23 +127,36 @@ def start(exams: tuple[str, ...], slot_seconds: float, **given: Any) -> None:
     from deploy import migrate as steps
 
     with _clear_errors():
-        plane, urls = _stage_of(both=True, **given)
-        move = Move(urls["lambda"], urls["ec2"], exams=exams, slot_seconds=slot_seconds, changed_at=time.time())
+        plane, stacks = _stage_of(both=True, **given)
+        serverless, cluster = stacks["lambda"], stacks["ec2"]
+        urls = steps.addresses(serverless.outputs, cluster.outputs)
+        plane.save_side(steps.side_of(serverless.outputs, serverless.parameters))
+        move = Move(
+            urls["lambda"],
+            urls["ec2"],
+            exams=exams,
+            groups=groups,
+            slot_seconds=slot_seconds,
+            changed_at=time.time(),
+        )
         steps.start(plane, move)
-    click.echo("started at 0 %")
+    click.echo("started at 0 %; `deploy migrate status` shows when the bridge sees both sides")
 
 
 @migrate.command()
 @_account
 @click.option("--percent", required=True, type=click.FloatRange(0, 100), help="Share of the students on the cluster.")
-@click.option("--exam", "exams", multiple=True, metavar="QUIZ_ID", help="Only this exam from now on; may be repeated.")
-@click.option("--group", "groups", multiple=True, metavar="NAME", help="Only this group from now on; may be repeated.")
+@click.option("--exam", "exams", multiple=True, metavar="QUIZ_ID", help="This exam too, from now on; may be repeated.")
+@click.option("--group", "groups", multiple=True, metavar="NAME", help="This group too, from now on; may be repeated.")
 @click.option("--max-lag", default=3.0, show_default=True, help="Seconds that views may be late before it rolls back.")
 @click.option("--max-errors", default=5, show_default=True, help="Errors of a step before it rolls back.")
 def shift(
     percent: float, exams: tuple[str, ...], groups: tuple[str, ...], max_lag: float, max_errors: int, **given: Any
 ) -> None:
     """Move this share of the students, in paced slots; rolls back by itself beyond a limit (exit code 1).
+
+    New connections are told to go there by the two weighted records, if --zone and --domain are given, and by the token endpoint.
+    A move that was started for some exams or groups can be widened by others, and not be narrowed.
 
     \b
     Example:
@@ -146,8 +167,11 @@ def shift(
     with _clear_errors():
         plane, _ = _stage_of(**given)
         before = plane.load()
-        fields: dict[str, Any] = {name: value for name, value in (("exams", exams), ("groups", groups)) if value}
-        move = steps.step(plane, "shifting", percent, time.time(), **fields)
+        if before is not None and percent < before.percent:
+            raise WrongStep(
+                f"--percent: {before.percent:g} % are moved already; to bring some back: deploy migrate rollback"
+            )
+        move = steps.step(plane, "shifting", percent, time.time(), exams=exams, groups=groups)
         limits = Limits(lag_seconds=max_lag, errors=max_errors)
         reason = steps.follow(plane, move, before.percent, click.echo, limits=limits)
     if reason:
@@ -270,18 +294,25 @@ def rehearse(students: int, fault: str | None, interval: float, slot_seconds: fl
         sys.exit(1)
 
 
-def _show_costs(students: int) -> None:
-    """What eight exams of this size cost a month before and after, by `compare`'s model."""
+def _show_costs(
+    students: int, exams_per_month: float = 8.0, hours: float = 2.0, region: str = "ap-southeast-1"
+) -> None:
+    """What exams of this size cost a month before and after, by `compare`'s model."""
     from compare import calibration
     from compare.advise import Case, price
     from compare.assumptions import Assumptions
     from compare.model import Exam
-    from compare.prices import load_prices
+    from compare.prices import PriceError, load_prices
 
-    prices = load_prices("ap-southeast-1")
-    exam = Exam(students=students, hours=2.0).checked()
-    priced = price(Case(exam, 8.0, prices, calibration.shipped(), Assumptions()))
+    try:
+        prices = load_prices(region)
+    except PriceError as error:
+        click.echo(f"cost: {error}")
+        return
+    exam = Exam(students=students, hours=hours).checked()
+    priced = price(Case(exam, exams_per_month, prices, calibration.shipped(), Assumptions()))
+    before, after = priced.serverless.month.usd, priced.cluster.month.usd
     click.echo(
-        f"cost of 8 exams of 2 h with {students} students a month, modelled, {prices.region}: "
-        f"before ${priced.serverless.month.usd:,.2f}, after ${priced.cluster.month.usd:,.2f}"
+        f"cost of {exams_per_month:g} exams of {hours:g} h with {students} students a month, modelled, {prices.region}: "
+        f"before ${before:,.2f}, after ${after:,.2f} (while both are up: ${before + after:,.2f})"
     )

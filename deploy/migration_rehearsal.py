@@ -13,6 +13,7 @@ import os
 import signal
 import statistics
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal, TypeAlias, cast
@@ -63,11 +64,12 @@ class Addresses:
 
 
 class _Plane:
-    """`migrate.Plane` over the emulated side. Used by one thread at a time."""
+    """`migrate.Plane` over the emulated side."""
 
-    def __init__(self, app: Application, addresses: Addresses) -> None:
+    def __init__(self, app: Application, addresses: Addresses, one_at_a_time: threading.RLock) -> None:
         self._app = app
         self._addresses = addresses
+        self._one_at_a_time = one_at_a_time
 
     def _moves(self) -> Any:
         self._app.session.begin(20)
@@ -75,17 +77,20 @@ class _Plane:
 
     def load(self) -> Move | None:
         """See `Plane`."""
-        move: Move | None = self._moves().load()
-        return move
+        with self._one_at_a_time:
+            move: Move | None = self._moves().load()
+            return move
 
     def save(self, before: Move | None, after: Move) -> bool:
         """See `Plane`."""
-        return bool(self._moves().save(before, after))
+        with self._one_at_a_time:
+            return bool(self._moves().save(before, after))
 
     def health(self) -> Health | None:
         """See `Plane`."""
-        health: Health | None = self._moves().health()
-        return health
+        with self._one_at_a_time:
+            health: Health | None = self._moves().health()
+            return health
 
     def weigh(self, percent: float) -> None:
         """See `Plane`."""
@@ -378,7 +383,9 @@ class Outcome(Struct, frozen=True):
             found.append("the guard did not take the step back")
         if not self.fault:
             if self.before_p99 >= 1.0:
-                found.append(f"this machine is too busy: before the move the gap's p99 was {self.before_p99:.2f} s already")
+                found.append(
+                    f"this machine is too busy: before the move the gap's p99 was {self.before_p99:.2f} s already"
+                )
             if self.gap_p99 >= 1.0:
                 found.append(f"the gap's p99 is {self.gap_p99:.2f} s, not below 1 s")
             if self.gap_max >= 3.0:
@@ -397,6 +404,7 @@ class Rehearsal:
         self._secret = new_secret()
         self._began = time.monotonic()
         self._steps: list[Step] = []
+        self._one_at_a_time = threading.RLock()
         self._taken_back = ""
         self._joined_at = self._moving_since = float("inf")
         self._sides: list[str] = []
@@ -427,7 +435,6 @@ class Rehearsal:
                 LocalCluster(token_secret=self._secret, workers=2, journal=f"dynamodb:{table}", environments=[aws])
             )
             self.app = Application(config.from_environment(self._environment), "rehearsal")
-            self._guard = Application(config.from_environment(self._environment), "rehearsal-guard")
             self.addresses = Addresses({"lambda": self.stack.websocket_url, "ec2": self.cluster.urls[0]})
             self._told("both sides are up: serverless (emulated) and a cluster of 2 workers")
             stack.push_async_callback(self._stop)
@@ -469,7 +476,6 @@ class Rehearsal:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.kill_bridge()
         self.app.session.close()
-        self._guard.session.close()
 
     async def until(self, condition: Callable[[], Any], what: str, seconds: float = _STEP_SECONDS) -> None:
         """Wait for it. Raises `MigrationRehearsalError`."""
@@ -506,8 +512,9 @@ class Rehearsal:
 
     async def _aws(self, work: Callable[[Application], Any]) -> Any:
         def invocation() -> Any:
-            self.app.session.begin(20)
-            return work(self.app)
+            with self._one_at_a_time:
+                self.app.session.begin(20)
+                return work(self.app)
 
         return await asyncio.to_thread(invocation)
 
@@ -516,7 +523,7 @@ class Rehearsal:
         at = time.monotonic()
         urls = self.addresses.urls
         move = Move(urls["lambda"], urls["ec2"], slot_seconds=self._slot_seconds, changed_at=time.time())
-        await self._aws(lambda app: start(_Plane(app, self.addresses), move))
+        await self._aws(lambda app: start(_Plane(app, self.addresses, self._one_at_a_time), move))
         await self.start_bridge()
         await self.until(lambda: self.sees_all("ec2"), "the cluster's proctor sees all")
         self._done("start: the cluster's proctor sees all students of the serverless side", at)
@@ -536,7 +543,9 @@ class Rehearsal:
         at = time.monotonic()
         before = await self._aws(lambda app: app.moves.load())
         state: Any = "rolled_back" if percent < before.percent else "shifting"
-        move: Move = await self._aws(lambda app: step(_Plane(app, self.addresses), state, percent, time.time()))
+        move: Move = await self._aws(
+            lambda app: step(_Plane(app, self.addresses, self._one_at_a_time), state, percent, time.time())
+        )
         limits = limits or (_PATIENT if during else Limits())
         guard = asyncio.create_task(asyncio.to_thread(self._watch, move, before.percent, limits))
         try:
@@ -566,7 +575,7 @@ class Rehearsal:
 
     def _watch(self, move: Move, back_to: float, limits: Limits) -> str:
         """`migrate.follow`, as `deploy migrate shift` does it."""
-        plane = _Plane(self._guard, self.addresses)
+        plane = _Plane(self.app, self.addresses, self._one_at_a_time)
         return follow(plane, move, back_to, lambda _: None, limits=limits, look_seconds=_LOOK_SECONDS)
 
     def _is_there(self, move: Move, page: Page) -> bool:
@@ -587,7 +596,9 @@ class Rehearsal:
 
     async def finish(self) -> None:
         """All are on the cluster: the plan is done with."""
-        await self._aws(lambda app: step(_Plane(app, self.addresses), "finished", 100, time.time()))
+        await self._aws(
+            lambda app: step(_Plane(app, self.addresses, self._one_at_a_time), "finished", 100, time.time())
+        )
 
     # --- harm ---
 

@@ -134,8 +134,17 @@ def build_ec2(folder: Path, architecture: Architecture) -> Artifact:
         build = Path(temporary) / "build"
         _pip("download", EC2, architecture, "--dest", str(build / "wheels"))
         shutil.copyfile(EC2.requirements, build / "requirements.txt")
-        copy_sources(build / "app", ("core", "adapters/ec2_cluster", "adapters/web", "deploy/ec2_cluster/instance"))
+        packages = (
+            "core",
+            "adapters/ec2_cluster",
+            "adapters/web",
+            "adapters/lambda_apigw",
+            "deploy/ec2_cluster/instance",
+        )
+        copy_sources(build / "app", packages, without=("adapters/lambda_apigw/local",))
         (build / "app/deploy/__init__.py").touch()
+        for name in ("bridge.py", "bridge_sides.py"):
+            _copy(_HERE / name, build / "app/deploy" / name)
         path = folder / f"proctorwire-ec2-{architecture}.tar"
         size = _write_tar(build, path)
     return _artifact(path, architecture, size, precompiled=False)

@@ -18,7 +18,7 @@ from deploy.package import Architecture
 
 _FROM_SHARED: dict[Mode, tuple[str, ...]] = {
     "lambda": ("StateTable", "JournalTable", "TokenSecretArn", "SchoolKeysSecretArn", "AlarmTopicArn", "KeyArn"),
-    "ec2": ("JournalTable", "TokenSecretArn", "SchoolKeysSecretArn", "AlarmTopicArn", "KeyArn"),
+    "ec2": ("StateTable", "JournalTable", "TokenSecretArn", "SchoolKeysSecretArn", "AlarmTopicArn", "KeyArn"),
 }
 _FROM_DATABASE = ("DatabaseEndpoint", "DatabaseSecretArn", "DatabaseClientsGroup")
 """Of the shared stack's database, if it has one: the EC2 deployment keeps its records there."""

@@ -18,6 +18,8 @@ PARTITIONS = 128
 WORKER_LEASES = "w:"
 MOVE = "move"
 """The move of the stage. It stays while the bridge is away: then claims are refused, and nobody has two homes."""
+TURN = "move:bridge"
+"""The bridge that acts."""
 CLAIMS = "move:claims"
 """Participants that workers ask the bridge for."""
 REVOKED = "{revoked}until"

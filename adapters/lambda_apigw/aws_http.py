@@ -170,7 +170,7 @@ class Client:
         self._header = host if port in (80, 443) else f"{host}:{port}"
         self._socket: socket.socket | None = None
         self._used_at = 0.0
-        self._signing_key: tuple[str, bytes] = ("", b"")
+        self._signing_key: tuple[tuple[str, Credentials] | None, bytes] = (None, b"")
 
     def call(self, target: str, payload: dict[str, Any], kind: str) -> dict[str, Any]:
         """One call of a JSON 1.0 API such as DynamoDB's. Raises AwsError, or OSError if it can't be reached in time."""
@@ -323,11 +323,11 @@ class Client:
 
     def _key(self, date: str) -> bytes:
         """The signing key of a day; making it takes four hashes."""
-        if self._signing_key[0] != date:
+        if self._signing_key[0] != (date, self.session.credentials):  # which may change: an instance's are renewed
             key = b"AWS4" + self.session.credentials.secret_access_key.encode()
             for part in (date, self.session.region, self._service, "aws4_request"):
                 key = hmac.new(key, part.encode(), hashlib.sha256).digest()
-            self._signing_key = (date, key)
+            self._signing_key = ((date, self.session.credentials), key)
         return self._signing_key[1]
 
 

@@ -3,6 +3,7 @@
     pk      sk        what
     move    move      the plan `m` and its version `v`; changed on condition of the version
     move    health    what the bridge has seen lately, `m`
+    move    side      where this side is, `m`: the functions' variables that the bridge needs, by name
 
 Read only when an event arrives for a participant whose home is elsewhere, so that without a move it costs nothing.
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+
+import msgspec
 
 from adapters.lambda_apigw.aws_http import AwsError, DynamoDb
 from adapters.lambda_apigw.ports import InboxItem
@@ -63,6 +66,11 @@ class DynamoMoves:
                 return False
             raise
         return True
+
+    def side(self) -> dict[str, str]:
+        """The functions' variables that were written for the bridge; empty before the first move."""
+        item = self._db.get(self._table, _key("side"))
+        return {} if item is None else msgspec.json.decode(item["m"]["S"], type=dict[str, str])
 
     def health(self) -> Health | None:
         """What the bridge reported last."""

@@ -17,10 +17,14 @@ from tools import program
 
 from adapters.ec2_cluster.config import read_settings
 from adapters.ec2_cluster.web import read_web_settings
+from adapters.lambda_apigw import resources
+from adapters.lambda_apigw.aws_http import Credentials
 from adapters.web.records import RecordsUnavailable
 from adapters.web.records.dynamodb import DynamoRecords
-from deploy import templates
+from deploy import bridge, templates
+from deploy.account import Account
 from deploy.ec2_cluster.instance import drain, settings
+from deploy.migrate import AccountPlane, side_of
 
 HERE = Path(__file__).parent.parent.parent / "deploy/ec2_cluster/instance"
 UNITS = sorted(HERE.glob("*.service"))
@@ -47,6 +51,7 @@ def deployment(**more):
         "WebTargets": "arn:web",
         "TokenSecretArn": "arn:token",
         "SchoolKeysSecretArn": "arn:schools",
+        "StateTable": "state",
         "JournalTable": "journal",
         "RetentionDays": "180",
         "Endpoints": "",
@@ -122,7 +127,7 @@ def test_whatever_fails_at_the_beginning_cloudformation_is_told():
 
 
 def test_services_that_the_world_talks_to_may_do_little():
-    for name in ("proctorwire.service", "proctorwire-web.service"):
+    for name in ("proctorwire.service", "proctorwire-web.service", "proctorwire-bridge.service"):
         unit = (HERE / name).read_text()
         for line in ("User=proctorwire", "NoNewPrivileges=yes", "CapabilityBoundingSet=", "ProtectSystem=strict"):
             assert line in unit.splitlines(), f"{name}: {line}"
@@ -212,12 +217,32 @@ def test_records_are_in_the_database_if_there_is_one_and_else_in_the_journals_ta
     web.records.close()
 
 
+def test_the_bridge_knows_tables_and_redis_and_finds_the_rest_in_the_table(aws, client, tmp_path):
+    settings.write(deployment(), SECRETS.__getitem__, tmp_path, workers=1)
+    found = read_back(tmp_path / "bridge-environment")
+    assert found["PROCTORWIRE_REDIS_URL"] == "unix:///var/lib/proctorwire/redis/redis.sock"
+    keys = Credentials("key", "secret", "token")
+    found |= {"AWS_ENDPOINT_URL": aws}
+    client("dynamodb").create_table(**{**resources.tables()[0], "TableName": "state"})
+    with pytest.raises(bridge.NoMoveYet):
+        bridge.settings_of(found, lambda: keys)
+    outputs = {"ManagementUrl": "https://id.example/test"} | dict.fromkeys(
+        ("SweepQueueUrl", "CommandQueueUrl", "ViewsQueueUrl"), "https://queue.example"
+    )
+    AccountPlane(Account("ap-southeast-1"), "state").save_side(side_of(outputs, {"Audience": "exams"}))
+    ready = bridge.settings_of(found, lambda: keys)
+    assert (ready.management_url, ready.audience) == ("https://id.example/test", "exams")
+    assert (ready.state_table, ready.journal_table, ready.retention_days) == ("state", "journal", 180)
+    assert (ready.credentials, ready.token_secret) == (keys, TOKEN_SECRET)
+
+
 def test_secrets_are_for_their_services_only(tmp_path):
     (tmp_path / "environment").write_text("left by an earlier start")
     (tmp_path / "environment").chmod(0o644)
     settings.write(deployment(tls_secret="arn:tls"), SECRETS.__getitem__, tmp_path, workers=1)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
-    assert modes == {"environment": 0o600, "web-environment": 0o600, "certificate.pem": 0o640, "key.pem": 0o640}
+    files = ("environment", "web-environment", "bridge-environment")
+    assert modes == {**dict.fromkeys(files, 0o600), "certificate.pem": 0o640, "key.pem": 0o640}
     assert (tmp_path / "key.pem").read_text() == "KEY"
 
 

@@ -168,7 +168,20 @@ def test_one_move_at_a_time():
         migrate.start(stage, MOVE)
     migrate.step(stage, "shifting", 100, 1.0)
     migrate.step(stage, "finished", 100, 2.0)
+    with pytest.raises(WrongStep, match="50 participants of the last move"):
+        migrate.start(stage, MOVE)
+    stage.looks = [Health(at=101.0)]
     assert migrate.start(stage, MOVE).version == 4
+
+
+def test_a_step_may_add_exams_and_groups_and_leave_none_out():
+    stage = Stage(healthy(100))
+    migrate.start(stage, replace(MOVE, exams=("math",)))
+    migrate.step(stage, "shifting", 100, 1.0)
+    assert migrate.step(stage, "shifting", 100, 1.0, exams=("physics", "math")).exams == ("math", "physics")
+    with pytest.raises(WrongStep, match="--group: the move is about all groups"):
+        migrate.step(stage, "shifting", 100, 1.0, groups=("Room A",))
+    assert stage.move.groups == ()
 
 
 # --- the exam on both sides ---------------------------------------------------------------------------------------------------

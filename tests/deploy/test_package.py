@@ -104,7 +104,11 @@ def test_a_bundle_for_instances_is_the_same_bytes_twice(sources, tmp_path, monke
         archive.extractall(tmp_path / "unpacked", filter="data")
         names = archive.getnames()
     assert {"requirements.txt", "app/core/decide.py", "app/adapters/ec2_cluster/supervisor.py"} <= set(names)
-    assert not [name for name in names if name.startswith("app/adapters/lambda_apigw")]
+    assert not [name for name in names if name.startswith("app/adapters/lambda_apigw/local")]
+    app = str(tmp_path / "unpacked/app")
+    code = f"import sys; sys.path.insert(0, {app!r}); import deploy.bridge as b; assert b.__file__.startswith({app!r})"
+    ran = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert ran.returncode == 0, ran.stderr[-2000:]
 
     def the_same_wheels(_command, _target, _architecture, _option, folder):
         shutil.copytree(tmp_path / "unpacked/wheels", folder)

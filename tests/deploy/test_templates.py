@@ -290,6 +290,29 @@ def test_each_function_has_a_role_of_its_own_that_only_lambda_takes():
         ]
 
 
+def test_an_instance_may_bridge_a_move_by_the_rights_of_the_functions_of_this_stage_and_no_others():
+    allowed = properties(EC2, "InstanceRole")["Policies"][0]["PolicyDocument"]["Statement"]
+    bridging = [each["Fn::If"][1] for each in allowed if each.get("Fn::If", [""])[0] == "HasBridge"]
+    found = {
+        each["Sid"]: (set(listed(each["Action"])), [r["Fn::Sub"] for r in listed(each["Resource"])])
+        for each in bridging
+    }
+    queues = [f"{_ARN % 'sqs'}proctorwire-${{Stage}}-{name}" for name in ("sweep", "command", "views")]
+    names = [properties(LAMBDA, f"{name}Queue")["QueueName"]["Fn::Sub"] for name in ("Sweep", "Command", "Views")]
+    assert [arn.rpartition(":")[2] for arn in queues] == names
+    assert found == {
+        "BridgesAMove": (
+            {*rights.RECORDS.actions, "dynamodb:BatchGetItem"},
+            [_ARN % "dynamodb" + "table/${StateTable}"],
+        ),
+        "TellsClientsOfTheOtherSide": (
+            set(rights.CONNECTIONS.actions),
+            [f"{_ARN % 'execute-api'}*/${{Stage}}/{method}/@connections/*" for method in rights.CONNECTIONS.on],
+        ),
+        "LeavesWorkForTheOtherSide": ({"sqs:SendMessage"}, queues),
+    }
+
+
 _ARN = "arn:${AWS::Partition}:%s:${AWS::Region}:${AWS::AccountId}:"
 ARNS = {
     **{name: {"Fn::Sub": (_ARN % "dynamodb") + f"table/${{{name}}}"} for name in ("StateTable", "JournalTable")},

@@ -37,7 +37,7 @@ sed "s/@STAGE@/$(setting stage)/" "$here/cloudwatch-agent.json" > /opt/aws/amazo
     -c file:/opt/aws/amazon-cloudwatch-agent/etc/proctorwire.json
 
 systemctl daemon-reload
-systemctl enable --now proctorwire-drain.service proctorwire.service proctorwire-web.service
+systemctl enable --now proctorwire-drain.service proctorwire.service proctorwire-web.service proctorwire-bridge.service
 
 scheme=http
 if [ -n "$(setting tls_secret)" ]; then

@@ -61,6 +61,16 @@ def web_environment(variables: Mapping[str, str]) -> dict[str, str]:
     return {**variables, "PROCTORWIRE_REDIS_URL": variables.get("PROCTORWIRE_REDIS_URL", own)}
 
 
+def bridge_environment(variables: Mapping[str, str], deployment: Mapping[str, Any]) -> dict[str, str]:
+    """Of the bridge, which finds the addresses of the serverless side in the table, once a move has been started."""
+    return {
+        **web_environment(variables),
+        "PROCTORWIRE_STATE_TABLE": deployment["state_table"],
+        "PROCTORWIRE_JOURNAL_TABLE": deployment["journal_table"],
+        "PROCTORWIRE_RETENTION_DAYS": str(deployment["retention_days"]),
+    }
+
+
 def as_file(variables: Mapping[str, str]) -> str:
     """As systemd reads an `EnvironmentFile` (systemd.exec(5)): quoted, because a secret may hold anything but a line's end."""
     lines = []
@@ -77,6 +87,7 @@ def write(deployment: Mapping[str, Any], secret: Secret, run: Path, workers: int
     variables = environment(deployment, secret, workers)
     _private(run / "environment", as_file(variables))
     _private(run / "web-environment", as_file(web_environment(variables)))
+    _private(run / "bridge-environment", as_file(bridge_environment(variables, deployment)))
     if deployment["tls_secret"]:
         pair = json.loads(secret(deployment["tls_secret"]))
         for name, part in (("certificate.pem", "certificate"), ("key.pem", "key")):
