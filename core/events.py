@@ -103,8 +103,9 @@ class CommandIssued(_Event, frozen=True, kw_only=True):
 
     @property
     def words(self) -> str:
-        """The reason and the text, as journal lines say them."""
-        return " ".join(part for part in (self.reason_code, self.text) if part)
+        """The reason, the minutes and the text, as journal lines say them."""
+        minutes = "" if self.extra_minutes is None else f"{self.extra_minutes:g} min"
+        return " ".join(part for part in (self.reason_code, minutes, self.text) if part)
 
 
 class RosterChanged(_Event, frozen=True, kw_only=True):

@@ -257,9 +257,11 @@ def test_a_command_that_waited_in_an_inbox_until_it_expired_is_refused():
     assert statuses(decision.effects) == [("k1", "refused", "expired before it was decided")]
 
 
-def test_the_journal_keeps_reason_and_words():
+def test_the_journal_keeps_reason_minutes_and_words():
     decision = joined()(command(1, "warn", text="phone", reason_code="P1"))
     assert [e.text for e in decision.entries if e.kind == "command"] == ["P1 phone"]
+    decision = joined(time_end=T0 + 500)(command(1, "update", extra_minutes=7.5, reason_code="technical"))
+    assert [e.text for e in decision.entries if e.kind == "command"] == ["technical 7.5 min"]
 
 
 def test_a_command_is_saved_before_it_is_sent():

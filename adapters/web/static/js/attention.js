@@ -6,6 +6,7 @@ import { t } from "./i18n.js";
 import { draw, mark } from "./marks.js";
 
 const MOST = 40;
+const SETTLED = { offline: "settled", away: "settled", hand_raised: "settled_hand" };
 const PICTURES = { hand_raised: "hand", several_pages: "pages", flagged: "flag", offline: "offline", away: "away" };
 
 class Line {
@@ -31,7 +32,7 @@ class Line {
     draw(this.picture, ended ? student.label : PICTURES[what]);
     setText(this.name, student.name);
     setText(this.where, student.view.group);
-    setText(this.why, ended ? t("settled") : reasons.map(([each]) => t(`reason_${each}`)).join(" · "));
+    setText(this.why, ended ? t(SETTLED[what] ?? "settled_other") : reasons.map(([each]) => t(`reason_${each}`)).join(" · "));
     setText(this.since, !ended && since ? duration(now - since) : "");
     if (!is_new) return;
     setText(this.doneText, t("acknowledge"));

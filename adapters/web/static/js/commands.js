@@ -11,7 +11,7 @@ import { wholeId } from "./students.js";
 
 export const COMMANDS = ["message", "warn", "update", "pause", "resume", "flag", "terminate"];
 export const PICTURES = { message: "message", warn: "warn", update: "clock", pause: "pause", resume: "resume", flag: "flag", terminate: "stop" };
-const REASONS = ["environment", "technical", "examinee", "identity", "rules", "incident", "other"];
+export const REASONS = ["environment", "technical", "examinee", "identity", "rules", "incident", "other"];
 const WITH_REASON = new Set(["pause", "update", "terminate", "flag"]);
 const MUST_HAVE_REASON = new Set(["terminate", "flag"]);
 const WITH_TEXT = new Set(["message", "warn"]);
@@ -79,7 +79,7 @@ export class Commands {
     });
     for (const id of ids === "everyone" ? [] : ids) {
       const student = this.students.byId.get(id);
-      student?.note({ at: entry.at, kind: "command", what: command, text: more.text ?? "", who: this.who, reference: command_id });
+      student?.note({ at: entry.at, kind: "command", what: command, text: [more.reason_code, more.extra_minutes && `${more.extra_minutes} min`, more.text].filter(Boolean).join(" "), who: this.who, reference: command_id });
       if (command === "message" || command === "warn") student?.hear({ at: entry.at, mine: true, who: this.who, text: more.text, message_id: command_id, kind: "chat" });
     }
     this._trim();

@@ -1,7 +1,7 @@
 // One student: what is known now, what adds to the risk score, the conversation, and everything that happened to them.
 
 import { $, button, h, setText } from "./dom.js";
-import { COMMANDS, PICTURES, refusal } from "./commands.js";
+import { COMMANDS, PICTURES, REASONS, refusal } from "./commands.js";
 import { save } from "./csv.js";
 import { clock, count, duration, time } from "./format.js";
 import { Story } from "./history.js";
@@ -193,6 +193,12 @@ export class Drawer {
   }
 }
 
+/** What goes with a command; a reason's code comes first, if there is one. */
+function inWords(text) {
+  const [first, ...rest] = text.split(" ");
+  return REASONS.includes(first) ? [t(`r_${first}`), rest.join(" ")].filter(Boolean).join(" · ") : text;
+}
+
 /** An event in words. */
 function words(event) {
   switch (event.kind) {
@@ -206,7 +212,7 @@ function words(event) {
       return {
         picture: PICTURES[event.what] ?? "check",
         title: event.outcome === "refused" ? `${t(event.what)}: ${t("refused_short")}` : t(event.what),
-        detail: [event.text, event.everyone && t("to_all")].filter(Boolean).join(" · "),
+        detail: [inWords(event.text), event.everyone && t("to_all")].filter(Boolean).join(" · "),
       };
     case "receipt":
       return { picture: PICTURES[event.what] ?? "check", title: `${t(event.what)}: ${t(event.outcome === "refused" ? "refused_short" : event.outcome)}` };
