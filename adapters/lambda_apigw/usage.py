@@ -28,8 +28,7 @@ class UsageLog:
         self._every_seconds = every_seconds
         self._invocations = 0
         self._written_at = 0.0
-        self._metrics = Metrics(namespace=NAMESPACE)
-        self._metrics.set_default_dimensions(function=self._function)
+        self._metrics: Metrics | None = None  # all of a process are one, and the bridge has many of us, of which none is invoked
 
     def invoked(self, now: float) -> None:
         """An invocation has ended."""
@@ -41,6 +40,9 @@ class UsageLog:
         if not self._every_seconds:
             sys.stdout.write(self._line(used, now))
             return
+        if self._metrics is None:
+            self._metrics = Metrics(namespace=NAMESPACE)
+            self._metrics.set_default_dimensions(function=self._function)
         for name, value in used.items():
             self._metrics.add_metric(name=name, unit="Count", value=value)
         self._metrics.flush_metrics()
