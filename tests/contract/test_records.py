@@ -7,12 +7,16 @@ import contextlib
 import gc
 import itertools
 import secrets
+import socket
+import ssl
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
+import certificates
 import pytest
 from msgspec.structs import replace
 from postgres import PostgresServer
@@ -32,6 +36,8 @@ from core.roster import RosterLine
 _numbers = itertools.count(1)
 KINDS = ["sqlite", "memory", "postgresql", "dynamodb-http", "dynamodb-boto3"]
 JOURNAL = "proctorwire-journal"
+LEFT_TO_THE_COLLECTOR = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""What pg8000 does with a socket on which no connection comes about."""
 
 
 @pytest.fixture(scope="module")
@@ -227,9 +233,7 @@ def test_records_are_still_there_when_the_database_is_opened_again(tmp_path: Pat
     assert found == ["one", "two"]
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # pg8000 leaves a refused socket to the collector
+@LEFT_TO_THE_COLLECTOR
 def test_a_managed_databases_password_is_asked_for_each_connection(postgres: PostgresServer) -> None:
     given = iter(["not it", postgres.password])
     records = SqlRecords(postgres.url_without_password, lambda: next(given))
@@ -240,11 +244,67 @@ def test_a_managed_databases_password_is_asked_for_each_connection(postgres: Pos
     gc.collect()
 
 
-def test_tls_that_was_asked_for_is_not_done_without(postgres: PostgresServer) -> None:
-    records = SqlRecords(f"{postgres.url}?sslmode=require")  # this server has no TLS
-    with pytest.raises(RecordsUnavailable, match="SSL"):
-        records.check()
+@LEFT_TO_THE_COLLECTOR
+async def test_a_database_is_asked_over_tls_and_its_certificate_checked(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    certificate, over_tls = certificates.for_localhost(tmp_path), []
+
+    async def front(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """TLS before the real server, whose build from the wheel has none: asked for and granted as PostgreSQL does it."""
+        assert await reader.readexactly(8) == struct.pack("!II", 8, 80877103)  # SSLRequest
+        writer.write(b"S")
+        await writer.drain()
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(certificate.chain, certificate.key)
+        try:
+            await writer.start_tls(context)
+        except (ssl.SSLError, ConnectionError):
+            return  # the client does not trust it
+        over_tls.append(True)
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", postgres.port)
+        await asyncio.gather(_copied(reader, there_writer), _copied(there_reader, writer))
+
+    async with await asyncio.start_server(front, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        place = postgres.url.replace(f"127.0.0.1:{postgres.port}", f"localhost:{port}")
+        for query in ("sslmode=require", f"sslmode=verify-full&sslrootcert={certificate.authority}"):
+            records = SqlRecords(f"{place}?{query}")
+            await asyncio.to_thread(records.check)
+            records.close()
+        assert len(over_tls) >= 2
+        records = SqlRecords(f"{place}?sslmode=verify-full")  # no authority that this machine knows signed it
+        with pytest.raises(RecordsUnavailable, match="certificate verify failed"):
+            await asyncio.to_thread(records.check)
+        records.close()
+    gc.collect()
+
+
+async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@LEFT_TO_THE_COLLECTOR
+def test_tls_that_was_asked_for_is_not_done_without() -> None:
+    def refuse() -> None:
+        client, _ = server.accept()
+        with client:
+            client.recv(8)
+            client.sendall(b"N")  # a PostgreSQL without TLS
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        records = SqlRecords(f"postgresql://u:p@127.0.0.1:{server.getsockname()[1]}/x?sslmode=require")
+        with pytest.raises(RecordsUnavailable, match="SSL"):
+            records.check()
+        thread.join()
     records.close()
+    gc.collect()
 
 
 def test_a_database_that_is_away_is_unavailable() -> None:
