@@ -22,7 +22,7 @@ class Right(NamedTuple):
 
 RECORDS = Right(
     "Records",
-    tuple(f"dynamodb:{name}" for name in ("GetItem", "Query", "PutItem", "UpdateItem", "DeleteItem")),
+    ("dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"),
     ("StateTable",),
 )
 JOURNAL_IS_WRITTEN_ONLY = Right("JournalIsWrittenOnly", ("dynamodb:PutItem",), ("JournalTable",))
