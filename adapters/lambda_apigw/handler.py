@@ -205,7 +205,7 @@ def on_command(event: Event, context: Any) -> Event:
     CONNECTIONS._replace(on=("POST",)),
 )
 def on_views(event: Event, context: Any) -> Event:
-    """A batch of the queue of views, collected for a second: published together. If it fails, all of it comes again."""
+    """A batch of the queue of views, collected for two seconds: published together. If it fails, all of it comes again."""
     app = application()
     with app.invocation(context):
         app.shell.publish([read_views(record["body"]) for record in event["Records"]])

@@ -41,7 +41,7 @@ def lambda_group() -> None:
 @option(
     "--direct-watchers",
     3,
-    "What more proctors watch is published together, each second; 0: everything.",
+    "What more proctors watch is published together, every two seconds; 0: everything.",
     type=click.IntRange(0, 100),
 )
 @click.option("--json", "as_json", is_flag=True, help="Announce readiness as one line of JSON.")

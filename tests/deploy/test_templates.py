@@ -377,6 +377,17 @@ def test_the_message_function_is_told_how_much_to_log_and_who_checks_tokens_for_
     }
 
 
+def test_no_secret_is_in_the_environment_of_a_function():
+    """A function is told where a secret is, and reads it by its own right; whoever may look at a function sees no more."""
+    for name, function in templates.of_type(LAMBDA, "AWS::Lambda::Function").items():
+        variables = function["Properties"]["Environment"]["Variables"]
+        assert not {"PROCTORWIRE_TOKEN_SECRET", "PROCTORWIRE_SCHOOL_KEYS"} & set(variables), name
+        told = {variable: value for variable, value in variables.items() if "Secret" in str(value)}
+        assert all(variable.endswith("_PARAMETER") and set(value) == {"Ref"} for variable, value in told.items()), name
+    assert "{{resolve:" not in str(LAMBDA), "CloudFormation would put the secret itself in its place"
+    assert all("Arn" in name for name in LAMBDA["Parameters"] if "Secret" in name)
+
+
 def test_functions_are_called_by_their_own_api_or_rule_only():
     permissions = templates.of_type(LAMBDA, "AWS::Lambda::Permission").values()
     assert all("SourceArn" in permission["Properties"] for permission in permissions)
