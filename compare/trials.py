@@ -48,7 +48,8 @@ _CUT_INTERVAL = (
 )
 _WARM_SECONDS = 2.0
 _AFTER_SECONDS = 3.0
-_SETTLE_SECONDS = 25.0
+_SETTLE_SECONDS = 70.0
+"""A dashboard asks for a snapshot each minute, which brings what a killed process did not publish any more."""
 _JOURNAL_SECONDS = 8.0
 _MOST_WORDS = 8
 
@@ -284,10 +285,20 @@ async def _suffer(trial: Trial, scene: Scene, settle: float) -> float:
     finally:
         playing.cancel()
         await asyncio.gather(playing, return_exceptions=True)
+    beating = asyncio.create_task(_beat(crowd, trial.interval))
     with contextlib.suppress(TimeoutError):
         await until(lambda: _is_quiet(recording), "quiet", settle)
+    beating.cancel()
+    await asyncio.gather(beating, return_exceptions=True)
     await crowd.stop()
     return healed_at
+
+
+async def _beat(crowd: Crowd, interval: float) -> None:
+    """Nothing new happens any more, but pages stay open: who fell silent now would rightly be shown as offline."""
+    while True:
+        await asyncio.sleep(interval)
+        crowd.beat()
 
 
 def _is_quiet(recording: Recording) -> bool:
