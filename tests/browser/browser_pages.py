@@ -119,6 +119,11 @@ async def hide(page: Page, hidden: bool) -> None:
     )
 
 
+def contents(path: str | Path) -> bytes:
+    """A file that the browser saved."""
+    return Path(path).read_bytes()
+
+
 async def no_violations(page: Page, where: str) -> None:
     if not await page.evaluate("'axe' in window"):
         await page.evaluate(_AXE + "; 0")

@@ -7,11 +7,10 @@ import io
 import re
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_pages import Opened, Site, no_violations, open_page, serve_pages
+from browser_pages import Opened, Site, contents, no_violations, open_page, serve_pages
 from canned_exam import CannedExam
 from playwright.async_api import Browser, Page, expect
 from wire_clients import proctor_token
@@ -492,10 +491,6 @@ async def test_an_export_holds_what_is_shown_and_no_formula(boards: Boards, exam
     async with board.page.expect_download() as download:
         await board.page.get_by_role("button", name="Export").click()
     assert len(contents(await (await download.value).path()).splitlines()) == 2
-
-
-def contents(path: str) -> bytes:
-    return Path(path).read_bytes()
 
 
 async def test_it_speaks_indonesian(boards: Boards, exam: CannedExam) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_pages import Site, cut, hide, mend, no_violations, open_exam, open_page
+from browser_pages import Site, contents, cut, hide, mend, no_violations, open_exam, open_page
 from deployments import QUICK, Deployment
 from playwright.async_api import Browser, expect
 from wire_clients import student_token
 
+from adapters.lambda_apigw.http import DynamoPorts
 from adapters.web import pages
 
 Place = tuple[Deployment, Site]
@@ -31,7 +32,9 @@ def test_the_script_needs_nothing_but_itself() -> None:
     assert "https://" not in script
 
 
-async def test_a_student_in_one_page_is_seen_in_the_dashboard_in_another(place: Place, browser: Browser) -> None:
+async def test_a_student_in_one_page_is_seen_in_the_dashboard_in_another(
+    place: Place, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
     deployment, site = place
     await deployment.open_exam(QUICK)
     proctor = await open_page(browser, site.link("dashboard", deployment.proctor_token("p1")))
@@ -106,6 +109,13 @@ async def test_a_student_in_one_page_is_seen_in_the_dashboard_in_another(place: 
     ):
         await expect(late.page.locator("#drawer-timeline")).to_contain_text(text)
     await expect(late.page.locator("#drawer-talk")).to_contain_text("I lost my pen")
+    monkeypatch.setattr(DynamoPorts, "max_answer_bytes", 400)  # there, a file comes in several answers
+    async with late.page.expect_download() as download:
+        await late.page.locator("#drawer-export").click()
+    head, *lines = contents(await (await download.value).path()).decode("utf-8-sig").splitlines()
+    assert head.startswith("at,student_id,")
+    assert len(lines) == len({tuple(line.split(",")) for line in lines}) > 15
+    assert [line.split(",")[5] for line in lines if "Please stay" in line] == ["warn"]
     for opened in (student, proctor, late):
         assert not opened.complaints
 
