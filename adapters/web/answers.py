@@ -121,6 +121,13 @@ class ParticipantsPage(Struct, frozen=True):
     server_time: float
 
 
+class NotedAnswer(Struct, frozen=True):
+    """It is in the audit log."""
+
+    quiz_id: str
+    server_time: float
+
+
 class TimelineLine(Struct, frozen=True):
     """A journal entry. An empty `student_id` is the exam itself. `before` and `after` of a label are labels, `duration_seconds` is
     how long it lasted (null while it does). `actor` is a proctor's id, `student`, `api`, or nobody: the service's inference.

@@ -5,6 +5,7 @@
     GET  /api/exams/QUIZ/timeline.csv      the same as files that a spreadsheet opens
     GET  /api/exams/QUIZ/conversation.csv
     POST /api/exams/QUIZ/export            all about one student, for the school's key only; journalled
+    POST /api/exams/QUIZ/files             a dashboard says which file it made by itself, for the audit log
 
 For a school's key, and for a proctor's token within its exams and group. Names and groups come from the live records: the journal
 has none. A label's duration is the time until the next one; there is none while it lasts.
@@ -23,17 +24,26 @@ from msgspec import Struct
 
 from adapters.web import audit
 from adapters.web.access import Reader, holder_of, reader_of
-from adapters.web.answers import ConversationLine, ConversationPage, ExportAnswer, TimelineLine, TimelinePage
+from adapters.web.answers import (
+    ConversationLine,
+    ConversationPage,
+    ExportAnswer,
+    NotedAnswer,
+    TimelineLine,
+    TimelinePage,
+)
 from adapters.web.csv_file import BOM, csv_line
 from adapters.web.openapi import operation
 from adapters.web.ports import Ports
 from adapters.web.problems import Problem
 from adapters.web.requests import (
     ExportRequest,
+    FileRequest,
     HistoryQuery,
     HistoryRequest,
     checked_quiz_id,
     history_cursor_of,
+    read_body,
     read_export_request,
     read_history_request,
 )
@@ -66,6 +76,7 @@ def register(app: Flask, ports: Ports, settings: WebSettings) -> None:
     app.add_url_rule("/api/exams/<quiz_id>/conversation", view_func=history.conversation)
     app.add_url_rule("/api/exams/<quiz_id>/conversation.csv", view_func=history.conversation_file)
     app.add_url_rule("/api/exams/<quiz_id>/export", view_func=history.export, methods=["POST"])
+    app.add_url_rule("/api/exams/<quiz_id>/files", view_func=history.made_file, methods=["POST"])
 
 
 class _History:
@@ -126,6 +137,14 @@ class _History:
         lines = _timed((_Line(entry, record) for entry in entries), None, newest_first=False)
         shown = None if record is None else view(record)
         return _json(ExportAnswer(quiz_id, student_id, shown, [_event(line) for line in lines], self._server_time()))
+
+    @operation(callers=("school", "proctor"), body=FileRequest, answers={200: NotedAnswer})
+    def made_file(self, quiz_id: str) -> Response:
+        """A page says that somebody takes what it shows away as a file, which it makes by itself, for the audit log."""
+        reader = reader_of(request, self._settings, self._ports, checked_quiz_id(quiz_id))
+        made = read_body(request, FileRequest)
+        audit.note(self._ports, reader.exam, reader.actor, "file", made.name, after=f"{made.rows} rows")
+        return _json(NotedAnswer(quiz_id, self._server_time()))
 
     def _begin(self, quiz_id: str) -> tuple[Reader, HistoryRequest]:
         """Who asks, and for what; there is such an exam, and the student is one that they may see."""

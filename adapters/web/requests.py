@@ -227,6 +227,13 @@ def read_command_request(request: Request, quiz_id: str) -> Order:
     return Order(quiz_id=quiz_id, **msgspec.structs.asdict(read_body(request, CommandRequest)))
 
 
+class FileRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """A file that a page made: what it is called, and how many students or lines are in it."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=100)]
+    rows: Annotated[int, Meta(ge=0, le=1_000_000)]
+
+
 class ExportRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """Whose record."""
 

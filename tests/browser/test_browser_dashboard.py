@@ -476,8 +476,9 @@ async def test_an_export_holds_what_is_shown_and_no_formula(boards: Boards, exam
     exam.change(1, away_count=3)
     board = await boards.open(exam)
     await expect(board.page.locator("#shown")).to_have_text("12 of 12 students")
-    async with board.page.expect_download() as download:
+    async with board.page.expect_response("**/files") as noted, board.page.expect_download() as download:
         await board.page.get_by_role("button", name="Export").click()
+    assert (await noted.value).status == 200, "who takes it away is in the audit log"
     saved = contents(await (await download.value).path())
     assert saved.startswith(b"\xef\xbb\xbf")
     rows = {row["student_id"]: row for row in csv.DictReader(io.StringIO(saved.decode("utf-8-sig"), newline=""))}

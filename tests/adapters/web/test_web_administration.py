@@ -263,6 +263,8 @@ def test_what_people_did_is_told_in_the_order_of_time_and_in_pages(api, quiz):
     ok(api.get(f"/api/exams/{quiz}/timeline", key=token))
     assert api.get(f"/api/exams/{quiz}/timeline.csv?student_id=s1", key=token).status == 200
     assert api.get(f"/api/exams/{quiz}/conversation.csv").status == 200
+    ok(api.post(f"/api/exams/{quiz}/files", {"name": "students.csv", "rows": 1}, key=token))
+    refused(api.post(f"/api/exams/{quiz}-b/files", {"name": "students.csv", "rows": 1}, key=token), 404, "not_found")
     now = api.ports.now()
     warned = Entry("north", quiz, "s1", int(now * 1000), 0, now, "command", "warn", after="accepted")
     api.happened(
@@ -275,13 +277,14 @@ def test_what_people_did_is_told_in_the_order_of_time_and_in_pages(api, quiz):
         ("p1", "message", "c1"),
         ("p1", "file", "timeline.csv"),
         ("api", "file", "conversation.csv"),
+        ("p1", "file", "students.csv"),
         ("p1", "warn", "c2"),
         ("api", "exported", "s1"),
     ]
     if isinstance(api, ClusterApi):  # the same once the journal process has carried it
         api.carry()
     everything = audited(api, f"&quiz_id={quiz}")
-    assert len(everything) == 7
+    assert len(everything) == 8
     seen, query = [], "?limit=2"
     while query:
         page = ok(api.get(f"/api/audit{query}&quiz_id={quiz}"))

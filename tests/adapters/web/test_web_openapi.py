@@ -111,6 +111,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "GET /api/exams/{quiz_id}/conversation": {},
     "GET /api/exams/{quiz_id}/conversation.csv": {"query": {"student_id": "s1"}},
     "POST /api/exams/{quiz_id}/export": {"body": {"student_id": "s1"}},
+    "POST /api/exams/{quiz_id}/files": {"body": {"name": "students.csv", "rows": 2}},
     "POST /api/exams/{quiz_id}": {"body": {"name": "Mathematics"}},
     "GET /api/exams/{quiz_id}/roster": {"query": {"limit": 1}},
     "DELETE /api/exams/{quiz_id}/roster/{student_id}": {"path_parameters": {"student_id": "s2"}},

@@ -415,6 +415,7 @@ function run(given) {
           ...(settings.scores ? [view.score ?? ""] : []), view.flags.join(" "), student.risk(seconds), view.quiz_attempt_id];
       }
     }
+    archive.note("students.csv", query.rows.length);
     download(`${fileName}-${new Date().toISOString().slice(0, 16).replace(/[T:]/g, "-")}.csv`, header, rows());
   }
 
