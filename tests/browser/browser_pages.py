@@ -60,7 +60,7 @@ class Opened:
 
     def _console(self, message: Any) -> None:
         if message.type in ("error", "warning") and "WebSocket" not in message.text:
-            self.complaints.append(message.text)
+            self.complaints.append(f"{message.text} {message.location}")
 
 
 async def open_page(browser: Browser, url: str, **context: Any) -> Opened:
