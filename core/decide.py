@@ -247,7 +247,7 @@ def _begin_attempt(draft: _Draft, event: StatusReported, attempt_id: str) -> Non
         past_attempts=past,
         student_name=old.student_name,
         group=old.group,
-        by_roster=old.by_roster,
+        roster_at=old.roster_at,
         done=old.done,
         commands=old.commands if not old.quiz_attempt_id else (),
         flags=old.flags if not old.quiz_attempt_id else (),
@@ -368,9 +368,9 @@ def _news(record: Participant, event: StatusReported) -> dict[str, Any]:
     if (end := event.time_end) is not None and end != record.time_end_reported:
         news["time_end_reported"] = end
         news["granted_seconds"] = 0.0  # the page has applied what was granted: its end includes it
-    if event.group and event.group != record.group and not record.by_roster:
+    if event.group and event.group != record.group and not record.roster_at:
         news["group"] = event.group
-    given = "" if record.by_roster and record.student_name else event.name
+    given = "" if record.roster_at and record.student_name else event.name
     name = given or (report.student_name if not record.student_name else None)
     if name and name != record.student_name and name[:MAX_NAME_CHARACTERS] != record.student_name:
         news["student_name"] = name[:MAX_NAME_CHARACTERS]
@@ -500,14 +500,19 @@ def _command_issued(draft: _Draft, event: CommandIssued) -> None:
 
 
 def _roster_changed(draft: _Draft, event: RosterChanged) -> None:
-    """The school knows better than the token. Names stay out of the journal; a change of group is in it."""
+    """The school knows better than the token, and its latest word counts, however often an earlier one comes again.
+
+    Names stay out of the journal; a change of group is in it.
+    """
     record = draft.after
+    if event.received_at <= record.roster_at:
+        return
     name, group = event.name[:MAX_NAME_CHARACTERS] or record.student_name, event.group or record.group
     if (name, group) == (record.student_name, record.group):
         return
     cause = "name" if group == record.group else "group"
     draft.note("roster", cause, before=record.group, after=group, actor=event.by)
-    draft.change(student_name=name, group=group, by_roster=True)
+    draft.change(student_name=name, group=group, roster_at=event.received_at)
 
 
 _STEPS: dict[m.CommandName, LifecycleEvent] = {"pause": "pause", "resume": "resume", "terminate": "terminate"}

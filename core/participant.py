@@ -121,7 +121,7 @@ class Participant(
         "past_attempts": "pa",
         "student_name": "n",
         "group": "g",
-        "by_roster": "br",
+        "roster_at": "ra",
         "question_number_current": "qc",
         "question_answered": "qa",
         "question_total": "qt",
@@ -151,7 +151,7 @@ class Participant(
 
     `time_end_reported` is R and `granted_seconds` E of the rule "shown end = R + E". `done` holds digests of the last ids of
     commands and messages that were applied, so that a resend is harmless. `check_at` is the deadline that is outstanding.
-    `by_roster`: the school changed name or group after the student had joined, so what an older token says of them is outdated.
+    `roster_at`: when the school changed name or group after the student had joined; what tokens say of them is outdated since.
     `later` is what a later release (a higher `schema`) has on record and this one does not know: it is written back as it was.
     """
 
@@ -168,7 +168,7 @@ class Participant(
     past_attempts: tuple[str, ...] = ()
     student_name: str = ""
     group: str = ""
-    by_roster: bool = False
+    roster_at: float = 0.0
     question_number_current: int = 0
     question_answered: int = 0
     question_total: int = 0

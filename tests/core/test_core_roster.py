@@ -116,6 +116,9 @@ def test_a_repeated_change_changes_nothing():
     story(regrouped(1, group="R2"))
     decision = story(regrouped(1, group="R2"))
     assert (decision.entries, decision.effects) == ((), ())
+    story(regrouped(2, group="R3"))
+    assert story(regrouped(1, group="R2")).entries == (), "an earlier one that comes again takes nothing back"
+    assert story.record.group == "R3"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from core_builders import (
     lost,
     owner_lost,
     receipt,
+    regrouped,
     report,
     words,
 )
@@ -218,6 +219,12 @@ class ParticipantMachine(RuleBasedStateMachine):
         self.play(command(self.at, name, id=f"k{self.ids}", expires=40, text="t"))
         if self.lifecycle in RUNNING:
             self.lifecycle = {"pause": "paused", "resume": "in_progress"}.get(name, self.lifecycle)
+
+    @rule(group=st.sampled_from(["R1", "R2", "R3"]))
+    def a_roster_changes(self, group):
+        self.pass_time(MOMENT)
+        self.play(regrouped(self.at, group=group))
+        assert self.story.record.group == group
 
     @rule(outcome=st.sampled_from(["delivered", "confirmed"]), back=st.integers(0, 3))
     def a_receipt_comes(self, outcome, back):
