@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -32,11 +33,16 @@ class PostgresServer:
 
     def __enter__(self) -> PostgresServer:
         folder = binaries()
-        self._folder = tempfile.TemporaryDirectory(prefix="proctorwire-postgres-")
+        is_root = os.geteuid() == 0
+        # root's own folder for temporary files may be closed to nobody
+        self._folder = tempfile.TemporaryDirectory(prefix="proctorwire-postgres-", dir="/tmp" if is_root else None)
         self._who: dict[str, Any] = {}
-        if os.geteuid() == 0:
+        if is_root:
             shutil.chown(self._folder.name, "nobody")
-            self._who = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+            nobody = pwd.getpwnam("nobody")
+            self._who = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            folder = self._reachable(folder)
+        self._binaries = folder
         data, password = Path(self._folder.name) / "data", Path(self._folder.name) / "password"
         self.password = "a password"
         password.write_text(self.password)
@@ -79,10 +85,23 @@ class PostgresServer:
         self._log.close()
         self._folder.cleanup()
 
+    def _reachable(self, folder: Path) -> Path:
+        """The binaries where nobody may run them: a copy, if they lie in somebody's own folder."""
+        try:
+            subprocess.run(
+                [folder / "postgres", "--version"], stdout=subprocess.DEVNULL, check=True, cwd="/", **self._who
+            )
+        except PermissionError:
+            package = folder.parent.parent
+            for part in (package, package.with_name(f"{package.name}.libs")):  # which the binaries look for beside them
+                shutil.copytree(part, Path(self._folder.name) / part.name)
+            return Path(self._folder.name) / folder.relative_to(package.parent)
+        return folder
+
     def _run(self, command: list[Any]) -> None:
         ran = subprocess.run(command, cwd=self._folder.name, capture_output=True, text=True, check=False, **self._who)
         assert ran.returncode == 0, ran.stderr
 
     def _answers(self) -> bool:
-        command = [binaries() / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        command = [self._binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(command, check=False).returncode == 0
