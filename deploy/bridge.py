@@ -33,6 +33,7 @@ from msgspec.structs import replace
 from adapters.ec2_cluster.broker import HomeClaim, RedisBroker, Save
 from adapters.ec2_cluster.clock import ServiceClock
 from adapters.ec2_cluster.keys import CLAIMS, MOVE, TURN, all_partitions, exam_keys, exam_of
+from adapters.ec2_cluster.redis_client import RedisError
 from adapters.ec2_cluster.shell import RETENTION_SECONDS
 from adapters.lambda_apigw import config
 from adapters.lambda_apigw.aws_http import AwsError, DynamoDb, Session
@@ -85,6 +86,8 @@ class _Published(Struct):
     student_id: str
 
 
+_PASSING = (redis.RedisError, RedisError, AwsError, LocalError, OSError, TimeoutError)
+"""What may go wrong for a moment. redis-py's errors and those of the workers' own client are different ones."""
 _addressed = msgspec.json.Decoder(events.Addressed)
 _home_claim = msgspec.json.Decoder(HomeClaim)
 _server_frame = msgspec.json.Decoder(messages.ServerFrame)
@@ -178,7 +181,7 @@ class Bridge:
     async def _wait_for_turn(self) -> None:
         """Each instance has a bridge, and one of them acts. Two at a time would do no harm, and everything twice."""
         while True:
-            with contextlib.suppress(redis.RedisError):
+            with contextlib.suppress(*_PASSING):
                 if await self._redis.set(TURN, self.name, nx=True, ex=_TURN_SECONDS):
                     return
             await asyncio.sleep(_TURN_SECONDS / 6)
@@ -186,7 +189,7 @@ class Bridge:
     async def _keep_turn(self) -> None:
         """Until another bridge has the turn: then this one ends, and whoever watches over it starts it again."""
         while True:
-            with contextlib.suppress(redis.RedisError):
+            with contextlib.suppress(*_PASSING):
                 await self._redis.set(TURN, self.name, nx=True, ex=_TURN_SECONDS)
                 if await self._redis.get(TURN) != self.name.encode():
                     raise LostTurn
@@ -198,7 +201,7 @@ class Bridge:
         while True:
             try:
                 await duty()
-            except (redis.RedisError, AwsError, LocalError, OSError, TimeoutError) as error:
+            except _PASSING as error:
                 self._errors += 1
                 log.warning("%s: %s: %s", duty.__name__, type(error).__name__, str(error)[:200])
                 await asyncio.sleep(0.5)
@@ -208,7 +211,7 @@ class Bridge:
         async def quietly() -> None:
             try:
                 await coroutine
-            except (redis.RedisError, AwsError, LocalError, OSError, TimeoutError) as error:
+            except _PASSING as error:
                 self._errors += 1
                 log.warning("%s: %s", type(error).__name__, str(error)[:200])
 
@@ -695,7 +698,7 @@ class Bridge:
                     async for text in socket:
                         payload = text if isinstance(text, bytes) else text.encode()
                         await self._heard(key, watched, payload)
-            except (OSError, websockets.WebSocketException, redis.RedisError) as error:
+            except (websockets.WebSocketException, *_PASSING) as error:
                 self._errors += 1
                 log.warning("watching %s: %s", key.quiz_id, str(error)[:200])
             await asyncio.sleep(0.5)
@@ -748,7 +751,7 @@ class Bridge:
                             watched.has_changed.set()
                         if frames:
                             await self._post(key, [frame for frame in frames if frame])
-            except (redis.RedisError, OSError) as error:
+            except _PASSING as error:
                 self._errors += 1
                 log.warning("listening for %s: %s", key.quiz_id, error)
                 await asyncio.sleep(0.5)

@@ -18,14 +18,19 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal, TypeAlias, cast
 
+import redis.asyncio
 import websockets
 from msgspec import Struct
 
 from adapters.ec2_cluster.config import new_secret
+from adapters.ec2_cluster.keys import exam_keys
 from adapters.ec2_cluster.local import LocalCluster
 from adapters.lambda_apigw import config
 from adapters.lambda_apigw.handler import Application
 from adapters.lambda_apigw.local.exam_stack import LocalServerless
+from adapters.lambda_apigw.shell import Outbox
+from core import exam
+from core.events import ExamClosed
 from core.identity import Principal, issue
 from core.migration import Health, Limits, Move, target
 from core.participant import ExamKey, ParticipantKey
@@ -571,7 +576,8 @@ class Rehearsal:
             if time.monotonic() > ends:
                 raise MigrationRehearsalError("the bridge still waits for some")
             await asyncio.sleep(0.2)
-        self._done(what or f"shift to {percent:g} %", at)
+        what = what or f"shift to {percent:g} %"
+        self._done(f"{what}, taken back to {move.percent:g} %" if reason else what, at)
 
     def _watch(self, move: Move, back_to: float, limits: Limits) -> str:
         """`migrate.follow`, as `deploy migrate shift` does it."""
@@ -593,6 +599,38 @@ class Rehearsal:
         seconds = time.monotonic() - at
         self._steps.append(Step(what, round(seconds, 2)))
         self._told(f"{what}: {seconds:.1f} s")
+
+    async def begin_another(self, quiz_id: str) -> None:
+        """An exam that begins during the move, with a report to the cluster: the serverless side's proctors see it."""
+        name, urls = "late", self.addresses.urls
+        there = Addresses({"lambda": urls["ec2"], "ec2": urls["ec2"]})
+        page = Page(name, self.token("student", name, quiz_id), there, self._interval, paper=False, quiz_id=quiz_id)
+        dashboard = Dashboard("late-proctor", self.token("proctor", "late-proctor", quiz_id), urls["lambda"], quiz_id)
+        self._tasks += [asyncio.create_task(page.run()), asyncio.create_task(dashboard.run())]
+        await self.until(lambda: page.acked and name in dashboard.views, "an exam that has just begun is seen")
+        page.running = False
+        self._told(f"{quiz_id} began on the cluster and is seen by the serverless side's proctor")
+
+    async def close_exam(self) -> None:
+        """The school closes the exam over the serverless side's API: it is closed on the cluster, too."""
+        key, event = ExamKey(SCHOOL, QUIZ), ExamClosed(received_at=time.time(), by="api")
+
+        def close(app: Application) -> None:
+            outbox = Outbox()
+            app.shell.apply_exam(key, event, outbox)
+            app.shell.finish(outbox)
+
+        await self._aws(close)
+        client = redis.asyncio.Redis.from_url(self.cluster.redis_url)
+        try:
+            ends = time.monotonic() + 20
+            while exam.decode(cast(Any, await client.get(exam_keys(key).exam))).state != "closed":
+                if time.monotonic() > ends:
+                    raise MigrationRehearsalError("the exam was closed on one side and goes on on the other")
+                await asyncio.sleep(0.1)
+        finally:
+            await client.aclose()
+        self._told("the exam was closed on the serverless side, and is on the cluster")
 
     async def finish(self) -> None:
         """All are on the cluster: the plan is done with."""
@@ -616,8 +654,9 @@ class Rehearsal:
             await asyncio.sleep(2.5)
             await self.start_bridge()
         elif fault == "guard":
+            weight = self.addresses.weight
             await self.kill_bridge()
-            await self.until(lambda: self._weight_is(0.0), "the guard takes the step back", 30)
+            await self.until(lambda: not self._weight_is(weight), "the guard takes the step back", 30)
             await self.start_bridge()
         elif fault == "worker":
             self._kill("worker")
@@ -748,6 +787,7 @@ async def rehearse(
             await rehearsal.shift(50)
             await rehearsal.shift(0, "rollback to 0 %")
             await rehearsal.shift(100)
+            await rehearsal.begin_another("exam-2")
             await rehearsal.finish()
         elif fault == "dead-cluster":
             await rehearsal.shift(50)
@@ -757,4 +797,6 @@ async def rehearse(
             chosen, limits = fault, _HASTY if fault == "guard" else None
             await rehearsal.shift(50, during=lambda: rehearsal.harm(chosen), limits=limits)
         await rehearsal.settle()
+        if fault is None:
+            await rehearsal.close_exam()
         return rehearsal.outcome(fault or "")
