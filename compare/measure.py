@@ -497,29 +497,32 @@ def repeated_lines(entries: Sequence[Entry]) -> Iterator[str]:
 def missing_labels(truth: Truth, labels: Sequence[Entry], rules: Rules, now: float) -> list[Shown]:
     """The changes of label that should be among these entries by now, in their order, and are not.
 
-    A state that the server had to infer need not be there if it was over before a proctor had to see it.
+    A state that the server had to infer need not be there if it was over before a proctor had to see it. If it is not, then what
+    ended it changed nothing: on Lambda `$disconnect` may come after the page that is back.
     """
     missing: list[Shown] = []
-    place = 0
+    place, held = 0, ""  # as far as the entries have come, and with which label
     for change in truth.shown:
         inferred = change.cause not in ("reported", "left")
         patience = SEEN_SECONDS + (OFFLINE_TOLERANCE[rules.here] if change.cause == "deadline" else 0.0)
-        if now < change.at + patience or (inferred and truth.until(change, now) < patience):
+        if now < change.at + patience:
             continue
-        offset = rules.clock_offset
+        lasted = truth.until(change, now)
+        excused = inferred and lasted < patience
+        latest = change.at + (lasted if excused else patience)
         found = next(
             (
                 index
                 for index in range(place, len(labels))
                 if labels[index].after == change.label
-                and change.at - _EARLY_SECONDS <= labels[index].at - offset <= change.at + patience
+                and change.at - _EARLY_SECONDS <= labels[index].at - rules.clock_offset <= latest
             ),
             None,
         )
-        if found is None:
+        if found is not None:
+            place, held = found + 1, change.label
+        elif not excused and change.label != held:
             missing.append(change)
-        else:
-            place = found + 1
     return missing
 
 

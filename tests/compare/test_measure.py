@@ -402,6 +402,22 @@ def test_a_state_too_short_to_be_inferred_need_not_be_in_the_journal() -> None:
     assert [c.label for c in missing_labels(long, [entry(15.01, "active")], RULES, 60.0)] == ["reconnecting"]
 
 
+def test_a_page_that_is_back_before_its_drop_was_heard_of_changed_nothing() -> None:
+    story = Truth(
+        (
+            Shown(5.0, "not_joined", "active", "reported"),
+            Shown(8.0, "active", "reconnecting", "dropped"),
+            Shown(8.8, "reconnecting", "active", "reported"),
+        )
+    )
+    joined, dropped, back = entry(5.0, "active"), entry(8.1, "reconnecting"), entry(8.8, "active")
+    assert missing_labels(story, [joined], RULES, 60.0) == []
+    assert missing_labels(story, [joined, dropped, back], RULES, 60.0) == []
+    # but a drop that was heard of must be followed by the return
+    assert [c.at for c in missing_labels(story, [joined, dropped], RULES, 60.0)] == [8.8]
+    assert [c.at for c in missing_labels(story, [], RULES, 60.0)] == [5.0, 8.8]
+
+
 def test_the_order_of_the_journal_counts() -> None:
     two = Truth((Shown(8.0, "active", "away", "reported"), Shown(9.0, "away", "active", "reported")))
     assert missing_labels(two, [entry(8.01, "away"), entry(9.01, "active")], RULES, 60.0) == []
