@@ -12,13 +12,13 @@ from core.participant import ExamKey
 
 
 @pytest.fixture(scope="module")
-def cluster_url(redis_url):
-    """A cluster's socket, over the Redis that the API uses too."""
+def running(redis_url):
+    """A cluster, over the Redis that the API uses too."""
     cluster = LocalCluster(workers=1, redis_url=redis_url, token_secret=f"k2:{SECRET}")
     with asyncio.Runner() as runner:
         runner.run(cluster.start())
         try:
-            yield cluster.urls[0]
+            yield cluster
         finally:
             runner.run(cluster.stop())
 
@@ -64,9 +64,9 @@ class School:
 
 
 @pytest.fixture
-async def school(cluster_url, redis_url, quiz):
+async def school(running, redis_url, quiz):
     with redis.Redis.from_url(redis_url) as client:
-        it = School(ClusterApi(client), cluster_url, quiz)
+        it = School(ClusterApi(client, running.journal_place), running.urls[0], quiz)
         yield it
         for connected in it.clients:
             await connected.close()
@@ -114,6 +114,25 @@ async def test_a_roster_student_joins_with_a_token_of_the_api_and_keeps_name_and
     assert [view["student_id"] for view in snapshot["participants"]] == ["s1"]
     summary = school.api.get(f"/api/exams/{school.quiz_id}").json
     assert (summary["participants"], summary["counts"]["active"]) == (1, 1)
+
+
+async def test_commands_over_a_socket_are_in_the_audit_log_with_who_gave_them(school):
+    school.post("open")
+    page, dashboard = await school.page("s1"), await school.dashboard(proctor="p1")
+    await page.reported()
+    await dashboard.sees("s1", label="active")
+    await dashboard.order("warn", "c1", student_ids=["s1"], text="Eyes on your own paper")
+    await dashboard.status_of("c1", "s1", "sent")
+    await dashboard.order("pause", "c2", everyone=True)
+    await dashboard.sees("s1", label="paused")
+    entries = school.api.get(f"/api/audit?order=oldest&quiz_id={school.quiz_id}").json["entries"]
+    done = [(line["actor"], line["cause"], line["student_id"], line["after"], line["reference"]) for line in entries]
+    assert done == [
+        ("api", "opened", "", "open", ""),
+        ("p1", "warn", "s1", "accepted", "c1"),
+        ("p1", "pause", "", "paused", "c2"),
+    ]
+    assert "paper" not in str(entries)
 
 
 async def test_what_becomes_of_open_pages_and_dashboards_when_they_are_shut_out(school):

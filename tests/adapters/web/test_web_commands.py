@@ -69,3 +69,5 @@ def test_on_the_serverless_side_the_record_decides_at_once(serverless, quiz):
     assert view["flags"] == ["flagged"]
     (line,) = [e for e in serverless.journal(ExamKey("north", quiz)) if e.kind == "command"]
     assert (line.student_id, line.actor, line.after) == ("s1", "api", "accepted")
+    (done,) = [e for e in serverless.get(f"/api/audit?quiz_id={quiz}").json["entries"] if e["kind"] == "command"]
+    assert (done["student_id"], done["actor"], done["cause"], done["after"]) == ("s1", "api", "flag", "accepted")
