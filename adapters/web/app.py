@@ -58,7 +58,7 @@ from adapters.web.exams import close_exam, open_exam
 from adapters.web.limits import RateLimit
 from adapters.web.openapi import operation
 from adapters.web.pages import pages
-from adapters.web.ports import BadPosition, Enrolled, Ports
+from adapters.web.ports import BadPosition, Enrolled, Ports, Unavailable
 from adapters.web.problems import Problem
 from adapters.web.records import ExamRecord, RecordsUnavailable
 from adapters.web.requests import (
@@ -213,7 +213,11 @@ class _Api:
 
     def _entrance(self, principal: Principal) -> tuple[str, tuple[str, ...]]:
         """Where to connect, and all hosts that a `reconnect` may lead to: during a move those of both sides."""
-        settings, move = self._settings, self._ports.move()
+        settings = self._settings
+        try:
+            move = self._ports.move()
+        except Unavailable:
+            move = None  # either side takes anybody, and sends on whom the other one should have
         if move is None:
             return settings.socket_url, settings.hosts
         sides = (urlsplit(move.lambda_url).netloc, urlsplit(move.ec2_url).netloc)
