@@ -274,8 +274,8 @@ class Measured(Struct, frozen=True):
     usage_line_bytes: float
 
 
-async def measure(path: Path, students: int = 16, rounds: int = 12) -> Measured:
-    """Run the handlers behind the emulated gateway, one kind of frame after the other."""
+async def measure(path: Path, students: int = 16, rounds: int = 12, sweeps: int = _SWEEPS) -> Measured:
+    """Run the handlers behind the emulated gateway, one kind of frame after the other; sweeps come each second."""
     async with LocalServerless(
         token_secret=_SECRET,
         policy=Policy(),
@@ -285,7 +285,7 @@ async def measure(path: Path, students: int = 16, rounds: int = 12) -> Measured:
         direct_watchers=0 if path == "together" else 3,
         environments=2,
     ) as stack:
-        bench = _Bench(stack, students, rounds)
+        bench = _Bench(stack, students, rounds, sweeps)
         try:
             return await bench.run(path)
         finally:
@@ -295,10 +295,11 @@ async def measure(path: Path, students: int = 16, rounds: int = 12) -> Measured:
 class _Bench:
     """The clients of a measurement, and what was used between two moments."""
 
-    def __init__(self, stack: LocalServerless, students: int, rounds: int) -> None:
+    def __init__(self, stack: LocalServerless, students: int, rounds: int, sweeps: int) -> None:
         self.stack = stack
         self.students = students
         self.rounds = rounds
+        self.sweeps_measured = sweeps
         self.pages: list[_Page] = []
         self.each: dict[str, Units] = {}
         self.growth: dict[str, Units] = {}
@@ -395,7 +396,7 @@ class _Bench:
     async def sweeps(self, name: str) -> Units:
         """What one sweep of the exam uses, as it is now and quiet."""
         before = await self.settled(apart=("minute",))
-        wanted = before.gateway.functions["sweep"].invocations + _SWEEPS
+        wanted = before.gateway.functions["sweep"].invocations + self.sweeps_measured
         after = await self.settled(
             lambda usage: usage.gateway.functions["sweep"].invocations >= wanted, apart=("minute",)
         )

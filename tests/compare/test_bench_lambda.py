@@ -13,7 +13,7 @@ from compare.prices import load_prices
 
 @pytest.fixture(scope="module")
 async def direct() -> Measured:
-    return await bench_lambda.measure("direct", students=2, rounds=3)
+    return await bench_lambda.measure("direct", students=2, rounds=3, sweeps=2)
 
 
 @pytest.mark.parametrize(
