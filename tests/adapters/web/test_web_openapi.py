@@ -28,7 +28,7 @@ SECONDS = float(os.environ.get("PROCTORWIRE_FUZZ_SECONDS", "0"))
 
 QUIZ, CLOSED = "fuzzed", "over"
 KEY_IDS = ("0123456789ab", "ba9876543210")
-EXAMPLES = 3 if SECONDS == 0 else 25
+EXAMPLES = 2 if SECONDS == 0 else 25
 
 
 @pytest.fixture(scope="module")
