@@ -127,7 +127,7 @@ async def test_a_row_says_what_a_proctor_asks_for(boards: Boards, exam: CannedEx
 
 
 async def several_alerts(page: Page) -> dict[str, Any]:
-    """What comes of alerts while they are off, and of three in a row when they are on."""
+    """What comes of alerts while they are off, of three in a row when they are on, and of one that a proctor has seen to."""
     told: dict[str, Any] = await page.evaluate(
         """async () => {
             const {Alerts} = await import('/static/js/alerts.js');
@@ -141,6 +141,10 @@ async def several_alerts(page: Page) -> dict[str, Any]:
             alerts.raise(news('b'));
             await new Promise(done => setTimeout(done, 20));
             alerts.raise(news('c'));
+            await new Promise(done => setTimeout(done, 20));
+            const seenTo = new Alerts(settings, () => false);
+            seenTo._beep = () => beeps.push('for nothing');
+            seenTo.raise(news('d'));
             await new Promise(done => setTimeout(done, 20));
             return {off, beeps: beeps.length, waiting: alerts.waiting.length, isPlanned: alerts.timer !== null};
         }"""

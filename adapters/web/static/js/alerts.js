@@ -6,8 +6,10 @@ import { t } from "./i18n.js";
 const EVERY_MS = 10_000;
 
 export class Alerts {
-  constructor(settings) {
+  /** `stands(student)`: whether nobody has seen to them meanwhile, on this page or another proctor's. */
+  constructor(settings, stands = () => true) {
     this.settings = settings;
+    this.stands = stands;
     this.waiting = [];
     this.at = -Infinity;
     this.timer = null;
@@ -22,8 +24,9 @@ export class Alerts {
 
   _go() {
     this.timer = null;
+    const news = this.waiting.splice(0).filter(([student]) => this.stands(student));
+    if (!news.length) return;
     this.at = performance.now();
-    const news = this.waiting.splice(0);
     const [[student, reasons]] = news;
     const text = news.length === 1
       ? t("alert_one", { name: student.name, what: reasons.map(([what]) => t(`reason_${what}`)).join(", ") })

@@ -74,7 +74,7 @@ function run(given) {
   const quizzes = [claims.quiz_id].flat();
   const quizId = quizzes.includes(given.quiz) ? given.quiz : quizzes[0];
   const students = new Students();
-  const alerts = new Alerts(settings);
+  const alerts = new Alerts(settings, student => students.attention.has(student.id));
   const openedAt = Date.now() / 1000;
   const fileName = quizId.replace(/[^\w-]/g, "_");
 
