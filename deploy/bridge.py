@@ -851,7 +851,21 @@ class Bridge:
             taken = [item.id for item in items]
             await self._carries.run(lambda app: app.store.drop_from_inbox(participant, taken))
 
-        await all_of(take(p, items) for p, items in waiting.items() if p in records and records[p].home == "ec2")
+        def decide(app: Application, participant: ParticipantKey, items: Sequence[InboxItem]) -> None:
+            outbox = Outbox()
+            for item in items:
+                app.shell.apply(participant, item.event, outbox, taken=[item.id], must_exist=True)
+            app.shell.finish(outbox)
+
+        async def decide_here(participant: ParticipantKey, items: Sequence[InboxItem]) -> None:
+            """They came back before it was taken: the sweep would do this, some seconds later."""
+            await self._carries.run(lambda app: decide(app, participant, items))
+
+        await all_of(
+            (take if records[participant].home == "ec2" else decide_here)(participant, items)
+            for participant, items in waiting.items()
+            if participant in records
+        )
 
     # --- the exam ---
 
@@ -948,6 +962,11 @@ def forced_rollback(app: Application, now: float, reason: str) -> int:
                     came += 1
                     break
                 stored = app.store.load(record.key)
+        outbox = Outbox()  # what functions had left for the cluster, which nobody carries there any more
+        for key, items in app.moves.inboxes(exam, app.store.shards(exam)).items():
+            for item in items:
+                app.shell.apply(key, item.event, outbox, taken=[item.id], must_exist=True)
+        app.shell.finish(outbox)
     return came
 
 

@@ -663,11 +663,13 @@ class Rehearsal:
         elif fault == "environment":
             await self.stack.kill_environment()
         elif fault == "redis":
-            self._kill("redis")
-            assert self.cluster._redis is not None  # it has one of its own
             from adapters.ec2_cluster.embedded import EmbeddedRedis
 
-            self.cluster._redis = EmbeddedRedis.start(self.cluster._redis.directory)
+            killed = self.cluster._redis
+            assert killed is not None  # it has one of its own
+            self._kill("redis")
+            await asyncio.to_thread(killed._process.wait)
+            self.cluster._redis = await asyncio.to_thread(EmbeddedRedis.start, killed.directory)
         elif fault == "two-tabs":
             page = self.pages[0]
             addresses = Addresses({"lambda": self.addresses.urls["lambda"], "ec2": self.addresses.urls["lambda"]})
