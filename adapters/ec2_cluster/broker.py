@@ -211,8 +211,18 @@ class RedisBroker:
     Whatever is said in one command is about one exam or one partition, and so about one node; `keys` says where the rest lies.
     """
 
-    def __init__(self, url: str, worker: str, clock: ServiceClock, on_connected: Callable[[], None]) -> None:
-        """`on_connected` is called after every connection to Redis, the first one too. `url` says `cluster=1` of a cluster."""
+    def __init__(
+        self,
+        url: str,
+        worker: str,
+        clock: ServiceClock,
+        on_connected: Callable[[], None],
+        on_lost: Callable[[Exception], None] | None = None,
+    ) -> None:
+        """`on_connected` is called after every connection to Redis, the first one too, `on_lost` after every loss.
+
+        `url` says `cluster=1` of a cluster: then both are about any of its nodes.
+        """
         self._is_cluster = RedisAddress.parse(url).is_cluster
         self._publish = "SPUBLISH" if self._is_cluster else "PUBLISH"
         self.claim_script, self.save_script, self.append_script, self.save_exam_script = scripts = [
@@ -220,7 +230,7 @@ class RedisBroker:
             for name in ("claim.lua", "save.lua", "append.lua", "save_exam.lua")
         ]
         self.client: RedisClient | ClusterClient = (ClusterClient if self._is_cluster else RedisClient)(
-            url, name=worker, scripts=scripts, on_connected=on_connected
+            url, name=worker, scripts=scripts, on_connected=on_connected, on_lost=on_lost
         )
         self.lease: Callable[[], bytes] = lambda: b"{}"
         """What the lease says about this worker, for operators."""
@@ -454,7 +464,7 @@ class RedisBroker:
         else:
             commands = [("EXPIRE", name, seconds) for name in names]
             commands.append(("SREM", partition_keys(keys.tag).exams, keys.ident))
-        await self.client.pipeline(commands)
+        await self.client.execute_all(commands)
 
     async def count_silences(self, key: ExamKey, counts: SilenceCounts) -> SilenceCounts | None:
         """Leave this worker's counts and, if it is this worker's turn to sweep the exam, return those of all workers."""

@@ -22,18 +22,25 @@ ERRORS = (redis.RedisError, RedisClusterException)
 _ASK_SECONDS = 3.0
 _ANSWER_SECONDS = 2.0
 _MARK = "cluster=1"
+_SHARDED_SINCE = 7
 
 
 def marked(url: str) -> str:
     """The URL, which says `cluster=1` if its server is a node of a Redis Cluster. Raises `ERRORS`, OSError or ValueError.
 
-    A user who may not ask (`INFO`) has a single server, unless the URL says so already.
+    A user who may not ask (`INFO`) has a single server, unless the URL says so already. A cluster of before Redis 7 is refused: it
+    sends every publication to every node.
     """
     plain, is_cluster = _unmarked(url)
     with redis.Redis.from_url(plain, socket_connect_timeout=_ASK_SECONDS, socket_timeout=_ASK_SECONDS) as client:
         client.ping()
         with contextlib.suppress(NoPermissionError):
             is_cluster = cast(Any, client.info("cluster")).get("cluster_enabled") == 1
+            version = str(cast(Any, client.info("server")).get("redis_version"))
+            if is_cluster and int(version.partition(".")[0]) < _SHARDED_SINCE:
+                raise ValueError(
+                    f"it is a Redis Cluster of version {version}; from {_SHARDED_SINCE} on one can be used"
+                )
     if not is_cluster:
         return plain
     return f"{plain}{'&' if '?' in plain else '?'}{_MARK}"

@@ -134,6 +134,8 @@ class Shell:
         self._pausing: list[asyncio.Future[None]] = []
         self._holds = 0
         self.memory = Memory()
+        self.could_not_save = False
+        """Whether the last flush has left something unsaved because Redis, or one of its nodes, did not answer."""
 
     # --- events come in ---
 
@@ -478,6 +480,7 @@ class Shell:
             results = await self._broker.save(
                 self.worker, {exam: [batch.save for batch in found] for exam, found in batches.items()}
             )
+        self.could_not_save = len(results) < len(batches)
         for exam, found in batches.items():
             if exam not in results:
                 # Saved or not, saving again is harmless: same owner and epoch, and entries have the same keys.
@@ -589,6 +592,8 @@ class Memory:
     def __init__(self) -> None:
         self.behind: float | None = None
         """The time of the oldest entry that has not been carried, as far as anybody knows."""
+        self.away_since: float | None = None
+        """Since when Redis, or one of its nodes, has been away: an outage must not outlast what it may have lost."""
         self._entries: deque[tuple[float, ExamKey, Sequence[Entry]]] = deque(maxlen=_REMEMBERED)
         self._commands: deque[tuple[float, ParticipantKey, CommandIssued]] = deque(maxlen=_REMEMBERED)
 
@@ -616,7 +621,7 @@ class Memory:
         return [(key, command) for _, key, command in self._commands]
 
     def _forget(self, now: float) -> None:
-        horizon = now - _REMEMBERED_SECONDS
+        horizon = (now if self.away_since is None else min(now, self.away_since)) - _REMEMBERED_SECONDS
         while self._commands and self._commands[0][0] < horizon:
             self._commands.popleft()
         if self.behind is not None:

@@ -84,7 +84,8 @@ class Worker:
         self.settings = settings
         self.clock = ServiceClock()
         self._was_connected = False
-        self.broker = RedisBroker(settings.redis_url, worker, self.clock, self._redis_connected)
+        self._losses = 0
+        self.broker = RedisBroker(settings.redis_url, worker, self.clock, self._redis_connected, self._redis_lost)
         self.shell = Shell(worker, self.broker, self, self.clock.now, self._spawn, self._wake)
         # Several workers' publications of one tick come at any time of it: half a tick joins most, and delays none by a whole one.
         self.hub = Hub(self.broker, self.clock.now, self._spawn, settings.tick_seconds / 2)
@@ -450,7 +451,8 @@ class Worker:
         if changed:  # a heartbeat or a first report, which is claimed first, keeps nobody waiting
             # The more there is to save together, the longer is waited for more: a quiet worker answers at once,
             # and from some 300 reports a second on the batches grow to whole ticks.
-            self._next_flush = self._loop.time() + self.settings.tick_seconds * min(1.0, changed / _FULL_BATCH)
+            share = 1.0 if self.shell.could_not_save else min(1.0, changed / _FULL_BATCH)
+            self._next_flush = self._loop.time() + self.settings.tick_seconds * share
             self._spawn(self._save())
 
     async def _save(self) -> None:
@@ -542,21 +544,23 @@ class Worker:
     async def _sweep(self) -> None:
         """Count silences among what this worker owns; one worker of each exam sums up and decides about incidents."""
         for key in self.shell.exams_owned:
-            state = self.shell.exams[key]
-            if state.state == "closed":
+            if self.shell.exams[key].state == "closed":
                 self.shell.release(key)
-                continue
-            counts = count(self.shell.owned_of(key), self.clock.now(), state.policy)
-            total = await self.broker.count_silences(key, counts)
-            if total is not None:
-                event = events.SweepCounted(
-                    received_at=self.clock.now(),
-                    taking=total.taking,
-                    fell_silent=total.fell_silent,
-                    still_silent=total.still_silent,
-                    last_time_end=total.last_time_end,
-                )
-                await self.shell.exam_event(key, event)
+            else:
+                self._spawn(self._quietly(self._sweep_exam(key)))  # by itself: one may be on a node that is away
+
+    async def _sweep_exam(self, key: ExamKey) -> None:
+        counts = count(self.shell.owned_of(key), self.clock.now(), self.shell.exams[key].policy)
+        total = await self.broker.count_silences(key, counts)
+        if total is not None:
+            event = events.SweepCounted(
+                received_at=self.clock.now(),
+                taking=total.taking,
+                fell_silent=total.fell_silent,
+                still_silent=total.still_silent,
+                last_time_end=total.last_time_end,
+            )
+            await self.shell.exam_event(key, event)
 
     async def _read_revocations(self) -> None:
         """What Redis has is in force from now on, for those who are connected too."""
@@ -581,8 +585,20 @@ class Worker:
             self._spawn(self._quietly(self.broker.renew_lease()))  # it may have run out, or be lost
             self.shell.hold_claims()
             self.shell.try_again()
-            self._spawn(self._quietly(self.shell.restore(self._others_restore)))
+            self._spawn(self._quietly(self._restore()))
         self._was_connected = True
+
+    def _redis_lost(self, _error: Exception) -> None:
+        """A server is away: nothing that it might lose is forgotten until it, or another in its place, has been written to."""
+        self._losses += 1
+        if self.shell.memory.away_since is None:
+            self.shell.memory.away_since = self.clock.now()
+
+    async def _restore(self) -> None:
+        losses = self._losses
+        await self.shell.restore(self._others_restore)
+        if losses == self._losses:
+            self.shell.memory.away_since = None
 
     async def _others_restore(self) -> None:
         """Until other workers had the time to come back too, if Redis had forgotten everything."""

@@ -449,7 +449,7 @@ class Cluster:
         """A worker whose Redis, subscriber and clock are those of this world."""
         names = ("RedisBroker", "ServiceClock")
         real = [getattr(worker_module, name) for name in names]
-        worker_module.RedisBroker = lambda url, name, clock, on_connected: Broker(node, on_connected)
+        worker_module.RedisBroker = lambda url, name, clock, on_connected, on_lost: Broker(node, on_connected)
         worker_module.ServiceClock = lambda: _Clock(self.world)
         try:
             return Worker(node.process.name, SETTINGS)

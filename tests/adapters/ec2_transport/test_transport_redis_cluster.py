@@ -8,6 +8,7 @@ import pytest
 from redis.crc import key_slot
 from transport_peers import until
 
+from adapters.ec2_cluster import redis_sync
 from adapters.ec2_cluster.redis_client import RedisOutcomeUnknown, RedisReplyError, RedisUnavailable, Script
 from adapters.ec2_cluster.redis_cluster import SLOTS, ClusterClient, ClusterSubscriber, slot_of
 
@@ -387,3 +388,21 @@ async def test_a_callback_that_fails_is_counted(client, listening, caplog):
     listening._tell_gap()
     await until(lambda: listening.errors == 1)
     assert "callback bug" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("enabled", "version", "refused"), [(0, "6.2.14", False), (1, "6.2.14", True), (1, "7.2.4", False)]
+)
+async def test_a_cluster_that_knows_no_shards_is_refused(cluster, enabled, version, refused):
+    node = cluster.nodes[0]
+    text = f"cluster_enabled:{enabled}\r\nredis_version:{version}\r\n".encode()
+    answer = node._answer
+    node._answer = lambda command, *more: (
+        encoded(text) if command[0] == b"INFO" else b"+PONG\r\n" if command[0] == b"PING" else answer(command, *more)
+    )
+    url = f"redis://127.0.0.1:{node.port}?protocol=2"
+    if refused:
+        with pytest.raises(ValueError, match=r"version 6\.2\.14; from 7 on"):
+            await asyncio.to_thread(redis_sync.marked, url)
+    else:
+        assert await asyncio.to_thread(redis_sync.marked, url) == url + "&cluster=1" * enabled
