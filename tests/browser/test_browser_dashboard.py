@@ -46,6 +46,14 @@ class Board:
     async def command(self, name: str) -> None:
         await self.page.locator("#selection-acts").get_by_role("button", name=name, exact=True).click()
 
+    async def export(self, choice: str) -> bytes:
+        """A file that the dashboard saves."""
+        await self.page.get_by_role("button", name="Export").click()
+        async with self.page.expect_download() as download:
+            await self.page.get_by_role("button", name=choice, exact=True).click()
+        await expect(self.page.locator("#exports")).to_be_hidden()
+        return contents(await (await download.value).path())
+
     def orders(self) -> list[dict[str, Any]]:
         return [frame["data"] for frame in self.exam.received if frame["action"] == "lmsQuizProctorCommand"]
 
@@ -480,10 +488,9 @@ async def test_an_export_holds_what_is_shown_and_no_formula(boards: Boards, exam
     exam.change(1, away_count=3)
     board = await boards.open(exam)
     await expect(board.page.locator("#shown")).to_have_text("12 of 12 students")
-    async with board.page.expect_response("**/files") as noted, board.page.expect_download() as download:
-        await board.page.get_by_role("button", name="Export").click()
+    async with board.page.expect_response("**/files") as noted:
+        saved = await board.export("12 students shown")
     assert (await noted.value).status == 200, "who takes it away is in the audit log"
-    saved = contents(await (await download.value).path())
     assert saved.startswith(b"\xef\xbb\xbf")
     rows = {row["student_id"]: row for row in csv.DictReader(io.StringIO(saved.decode("utf-8-sig"), newline=""))}
     assert len(rows) == 12
@@ -493,9 +500,16 @@ async def test_an_export_holds_what_is_shown_and_no_formula(boards: Boards, exam
     assert rows["s00002"]["away_count"] == "3"
     assert "score_reported" not in rows["s00002"]
     await board.page.get_by_placeholder("Search").fill("Hara")
-    async with board.page.expect_download() as download:
-        await board.page.get_by_role("button", name="Export").click()
-    assert len(contents(await (await download.value).path()).splitlines()) == 2
+    assert len((await board.export("1 students shown")).splitlines()) == 2
+    past = Past(boards, exam, 1)
+    past.note(time.time(), "label", "reported", after="active")
+    past.note(time.time(), "message", "chat", text="=1", reference="m1", actor="student")
+    assert [line.split(b",")[4] for line in (await board.export("Timeline of everyone")).splitlines()] == [
+        b"kind",
+        b"label",
+        b"message",
+    ]
+    assert b"'=1" in (await board.export("Messages and hands")).splitlines()[1]
 
 
 async def test_it_speaks_indonesian(boards: Boards, exam: CannedExam) -> None:
@@ -526,6 +540,9 @@ async def test_it_passes_axe(boards: Boards, exam: CannedExam, scheme: str) -> N
     await board.page.keyboard.press("Escape")
     await board.page.get_by_role("button", name="Settings").click()
     await no_violations(board.page, "settings")
+    await board.page.keyboard.press("Escape")
+    await board.page.get_by_role("button", name="Export").click()
+    await no_violations(board.page, "export")
     await board.page.keyboard.press("Escape")
     await board.row(8).click()
     await expect(board.page.locator("#drawer-timeline")).to_contain_text("Exam rules · Stay here · p2")

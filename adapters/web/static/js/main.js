@@ -3,7 +3,7 @@
 import { Alerts } from "./alerts.js";
 import { Attention } from "./attention.js";
 import { COMMANDS, Commands, PICTURES } from "./commands.js";
-import { download } from "./csv.js";
+import { download, save } from "./csv.js";
 import { $, button, h, setAttribute, setText } from "./dom.js";
 import { Drawer } from "./drawer.js";
 import { count, decimal, time } from "./format.js";
@@ -417,6 +417,18 @@ function run(given) {
     }
     archive.note("students.csv", query.rows.length);
     download(`${fileName}-${new Date().toISOString().slice(0, 16).replace(/[T:]/g, "-")}.csv`, header, rows());
+    $("exports").close();
+  }
+
+  /** What the service has kept of everybody whom this proctor may see. */
+  async function exportRecord(what) {
+    setText($("exports-note"), t("timeline_loading"));
+    try {
+      save(`${fileName}-${what}`, await archive.file(what));
+      $("exports").close();
+    } catch (error) {
+      setText($("exports-note"), t("export_failed", { why: error.message }));
+    }
   }
 
   // --- controls ---
@@ -485,7 +497,15 @@ function run(given) {
   $("hold").addEventListener("click", () => hold(!query.held));
   $("view-table").addEventListener("click", () => setView(false));
   $("view-tiles").addEventListener("click", () => setView(true));
-  $("export").addEventListener("click", exportRows);
+  $("export").addEventListener("click", () => {
+    setText($("exports-note"), "");
+    $("exports-choices").replaceChildren(
+      button("table", t("export_shown", { n: count(query.rows.length) }), { onclick: exportRows }),
+      button("clock", t("export_timeline"), { onclick: () => exportRecord("timeline.csv") }),
+      button("message", t("export_talk"), { onclick: () => exportRecord("conversation.csv") }),
+    );
+    $("exports").showModal();
+  });
   $("selection-clear").addEventListener("click", () => grid.clearSelection());
   $("open-help").addEventListener("click", () => $("help").showModal());
   $("open-settings").addEventListener("click", () => $("settings").showModal());
@@ -533,7 +553,6 @@ function run(given) {
     labelled("view-table", "table", "view_table");
     labelled("view-tiles", "tiles", "view_tiles");
     labelled("export", "download", "export");
-    $("export").title = t("export_hint");
     $("act-on").replaceChildren(mark("more"), h("span", {}, ""));
     for (const [id, picture] of [["open-help", "help"], ["open-settings", "gear"], ["drawer-close", "close"]]) $(id).replaceChildren(mark(picture));
     $("drawer-previous").replaceChildren(mark("resume"));
