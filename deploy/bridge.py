@@ -30,10 +30,11 @@ import websockets
 from msgspec import Struct
 from msgspec.structs import replace
 
+from adapters.ec2_cluster import redis_sync
 from adapters.ec2_cluster.broker import HomeClaim, RedisBroker, Save
 from adapters.ec2_cluster.clock import ServiceClock
 from adapters.ec2_cluster.keys import CLAIMS, MOVE, TURN, all_partitions, exam_keys, exam_of
-from adapters.ec2_cluster.redis_client import RedisError
+from adapters.ec2_cluster.redis_client import RedisAddress, RedisError
 from adapters.ec2_cluster.shell import RETENTION_SECONDS
 from adapters.lambda_apigw import config
 from adapters.lambda_apigw.aws_http import AwsError, DynamoDb, Session
@@ -1034,6 +1035,9 @@ def main() -> None:
         return
     if not redis_url:
         sys.exit("the bridge needs PROCTORWIRE_REDIS_URL, the cluster's Redis")
+    with contextlib.suppress(redis.RedisError, OSError):  # one that is away is waited for
+        if RedisAddress.parse(redis_sync.marked(redis_url)).is_cluster:
+            sys.exit("the bridge does not follow a Redis Cluster; for a move, the instances need a single primary")
 
     async def run() -> None:
         task = asyncio.create_task(Bridge(settings, redis_url, renewed or of_settings(settings)).run())
