@@ -12,20 +12,19 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
-from urllib.parse import parse_qsl
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, cast
 
 import redis
 from msgspec import DecodeError, Struct
 
 from adapters.ec2_cluster import redis_sync
 from adapters.ec2_cluster.keys import JOURNAL_ASIDE, JOURNAL_BEHIND, all_partitions
+from adapters.ec2_cluster.ledger import Ledger, LedgerUnavailableError, ledger_place
+from adapters.ec2_cluster.ledger_sqlite import SqliteLedger
 from adapters.ec2_cluster.metrics import FigureFile, Figures
 from core import journal
-from core.journal import AuditPosition, Entry, Position, audited, is_audited, is_conversation
-from core.participant import ExamKey
+from core.journal import Entry
 
 if TYPE_CHECKING:
     from adapters.ec2_cluster.ledger_dynamodb import DynamoLedger
@@ -39,173 +38,6 @@ _POLL_SECONDS = 0.25
 _RETRY_SECONDS = 1.0
 _ABANDONED_MS = 30_000
 _LOOK_SECONDS = 2.0
-_LEDGER_SECONDS = 2.0  # below the supervisor's patience: a ledger that is away must not look like a process that hangs
-
-
-class Ledger(Protocol):
-    """Where the journal lasts."""
-
-    def write(self, entries: Sequence[Entry]) -> None:
-        """Keep the entries; one that is there already stays as it is. Raises if any could not be kept."""
-
-    def of_exam(self, exam: ExamKey) -> list[Entry]:
-        """All entries of an exam, oldest first."""
-
-    def timeline(
-        self, exam: ExamKey, student_id: str | None, after: Position | None, *, newest_first: bool
-    ) -> Iterator[Entry]:
-        """Entries behind a position: of one student by version and number, or (None) of all, by student in the order of `place`."""
-
-    def conversation(self, exam: ExamKey, after: Position | None, *, newest_first: bool) -> Iterator[Entry]:
-        """The lines of the exam's conversation behind a position, in the order of time."""
-
-    def audit(self, school: str, after: AuditPosition | None, *, newest_first: bool) -> Iterator[Entry]:
-        """The lines of the school's audit log behind a position, in the order of time."""
-
-    def purge(self, exam: ExamKey, until: float) -> tuple[int, bool]:
-        """Forget an exam, but for the audit log, until this moment of `time.monotonic`: how many items, and whether all."""
-
-    def place(self, position: Position) -> tuple[str, int, int]:
-        """Where a position stands in the order of `timeline`."""
-
-
-def _nothing() -> None:
-    """Nobody wants to know."""
-
-
-class LedgerUnavailableError(Exception):
-    """The ledger can't be reached, or takes no more now: the entries wait in Redis."""
-
-
-class LedgerPlace(Struct, frozen=True):
-    """A DynamoDB table as a ledger, written `dynamodb:TABLE?days=180&region=REGION`; without a region it is AWS_REGION's."""
-
-    table: str
-    retention_days: float = 180.0
-    region: str = ""
-
-
-def ledger_place(text: str) -> LedgerPlace | None:
-    """The table that a `journal` setting names; None if it is the path of a file. Raises ValueError."""
-    if not text.startswith("dynamodb:"):
-        return None
-    table, _, query = text.removeprefix("dynamodb:").partition("?")
-    options = dict(parse_qsl(query, strict_parsing=True)) if query else {}
-    days = float(options.pop("days", 180))
-    region = options.pop("region", "")
-    if not table or options or not 1 <= days <= 3_650:
-        raise ValueError("a DynamoDB journal is written dynamodb:TABLE?days=180&region=REGION, with 1 to 3650 days")
-    return LedgerPlace(table, days, region)
-
-
-class SqliteLedger:
-    """A ledger in one file, for one machine and for tests. Several processes may write to it."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.on_progress: Callable[[], None] = _nothing
-        self._database = sqlite3.connect(path, timeout=_LEDGER_SECONDS, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode=WAL")
-        self._database.execute("PRAGMA synchronous=NORMAL")
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS journal (school TEXT, quiz_id TEXT, student_id TEXT, version INTEGER, n INTEGER,"
-            " entry BLOB, PRIMARY KEY (school, quiz_id, student_id, version, n)) WITHOUT ROWID"
-        )
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS conversation (school TEXT, quiz_id TEXT, at REAL, student_id TEXT, version INTEGER,"
-            " n INTEGER, entry BLOB, PRIMARY KEY (school, quiz_id, at, student_id, version, n)) WITHOUT ROWID"
-        )
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS audit (school TEXT, at REAL, quiz_id TEXT, student_id TEXT, version INTEGER,"
-            " n INTEGER, entry BLOB, PRIMARY KEY (school, at, quiz_id, student_id, version, n)) WITHOUT ROWID"
-        )
-
-    def write(self, entries: Sequence[Entry]) -> None:
-        """See `Ledger`."""
-        told = [e for e in entries if e.kind != "audit"]
-        rows = [(e.school, e.quiz_id, e.student_id, e.version, e.n, journal.encode(e)) for e in told]
-        said = [
-            (e.school, e.quiz_id, e.at, e.student_id, e.version, e.n, journal.encode(e))
-            for e in entries
-            if is_conversation(e)
-        ]
-        done = [
-            (e.school, e.at, e.quiz_id, e.student_id, e.version, e.n, journal.encode(audited(e)))
-            for e in entries
-            if is_audited(e)
-        ]
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            self._database.executemany("INSERT OR IGNORE INTO journal VALUES (?, ?, ?, ?, ?, ?)", rows)
-            self._database.executemany("INSERT OR IGNORE INTO conversation VALUES (?, ?, ?, ?, ?, ?, ?)", said)
-            self._database.executemany("INSERT OR IGNORE INTO audit VALUES (?, ?, ?, ?, ?, ?, ?)", done)
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
-
-    def of_exam(self, exam: ExamKey) -> list[Entry]:
-        """See `Ledger`."""
-        rows = self._database.execute(
-            "SELECT entry FROM journal WHERE school = ? AND quiz_id = ? ORDER BY version, student_id, n", exam
-        )
-        return [journal.decode(row[0]) for row in rows]
-
-    def timeline(
-        self, exam: ExamKey, student_id: str | None, after: Position | None, *, newest_first: bool
-    ) -> Iterator[Entry]:
-        """See `Ledger`."""
-        of_whom, given = ("", ()) if student_id is None else (" AND student_id = ?", (student_id,))
-        behind = () if after is None else (after.student_id, after.version, after.n)
-        where = f"school = ? AND quiz_id = ?{of_whom}"
-        return self._in_order("journal", where, (*exam, *given), ("student_id", "version", "n"), behind, newest_first)
-
-    def conversation(self, exam: ExamKey, after: Position | None, *, newest_first: bool) -> Iterator[Entry]:
-        """See `Ledger`."""
-        behind = () if after is None else (after.at, after.student_id, after.version, after.n)
-        order = ("at", "student_id", "version", "n")
-        return self._in_order("conversation", "school = ? AND quiz_id = ?", exam, order, behind, newest_first)
-
-    def audit(self, school: str, after: AuditPosition | None, *, newest_first: bool) -> Iterator[Entry]:
-        """See `Ledger`."""
-        behind = () if after is None else (after.at, after.quiz_id, after.student_id, after.version, after.n)
-        order = ("at", "quiz_id", "student_id", "version", "n")
-        return self._in_order("audit", "school = ?", (school,), order, behind, newest_first)
-
-    def purge(self, exam: ExamKey, until: float) -> tuple[int, bool]:
-        """See `Ledger`. One step, however large."""
-        gone = [
-            self._database.execute(f"DELETE FROM {table} WHERE school = ? AND quiz_id = ?", exam).rowcount  # noqa: S608  ours
-            for table in ("journal", "conversation")
-        ]
-        return sum(gone), True
-
-    def place(self, position: Position) -> tuple[str, int, int]:
-        """See `Ledger`."""
-        return position.student_id, position.version, position.n
-
-    def _in_order(
-        self,
-        table: str,
-        where: str,
-        given: tuple[str, ...],
-        columns: tuple[str, ...],
-        behind: tuple[str | int | float, ...],
-        newest_first: bool,
-    ) -> Iterator[Entry]:
-        condition = ""
-        if behind:
-            condition = f" AND ({', '.join(columns)}) {'<' if newest_first else '>'} ({', '.join('?' * len(behind))})"
-        order = ", ".join(f"{column} DESC" if newest_first else column for column in columns)
-        rows = self._database.execute(
-            f"SELECT entry FROM {table} WHERE {where}{condition} ORDER BY {order}",  # noqa: S608  ours
-            (*given, *behind),
-        )
-        for row in rows:
-            yield journal.decode(row[0])
-
-    def close(self) -> None:
-        """Close the file."""
-        self._database.close()
 
 
 class Backlog(Struct, frozen=True):

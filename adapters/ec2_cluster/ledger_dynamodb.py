@@ -19,7 +19,7 @@ import msgspec
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from adapters.ec2_cluster.journal import LedgerPlace, LedgerUnavailableError
+from adapters.ec2_cluster.ledger import LedgerPlace, LedgerUnavailableError
 from core.journal import (
     AuditPosition,
     Entry,

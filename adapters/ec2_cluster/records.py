@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from adapters.ec2_cluster.journal import LedgerPlace, ledger_place
+from adapters.ec2_cluster.ledger import LedgerPlace, ledger_place
 from adapters.web.records import Records, RecordsUnavailable
 
 IN_MEMORY = "sqlite://"

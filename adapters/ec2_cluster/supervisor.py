@@ -28,6 +28,7 @@ import msgspec
 from adapters.ec2_cluster import admin_server, journal, logs, redis_sync, worker
 from adapters.ec2_cluster.config import ClusterSettings, SettingsError, without_password
 from adapters.ec2_cluster.embedded import EmbeddedRedis, EmbeddedRedisError
+from adapters.ec2_cluster.ledger import ledger_place
 from adapters.ec2_cluster.metrics import FigureFile, Figures
 
 log = logging.getLogger(__name__)
@@ -232,7 +233,7 @@ class Supervisor:
         redis_url = _asked(redis_url)
         journal_path = settings.journal or str(Path(folder) / "journal.sqlite")
         try:
-            journal.ledger_place(journal_path)
+            ledger_place(journal_path)
         except ValueError as error:
             raise SettingsError(f"journal is {journal_path!r}: {error}") from error
         return msgspec.structs.replace(settings, redis_url=redis_url, journal=journal_path)

@@ -32,7 +32,7 @@ from adapters.ec2_cluster.access import Revocations, encode_revocation
 from adapters.ec2_cluster.broker import save_exam_arguments
 from adapters.ec2_cluster.clock import ServiceClock
 from adapters.ec2_cluster.config import PREFIX, SettingsError, read_secrets, without_password
-from adapters.ec2_cluster.journal import Ledger, LedgerUnavailableError, ledger_place, open_ledger
+from adapters.ec2_cluster.journal import open_ledger
 from adapters.ec2_cluster.keys import (
     MOVE,
     REVOKED,
@@ -43,6 +43,7 @@ from adapters.ec2_cluster.keys import (
     partition_keys,
     worker_lease,
 )
+from adapters.ec2_cluster.ledger import Ledger, LedgerUnavailableError, ledger_place
 from adapters.ec2_cluster.records import IN_MEMORY, default_place, open_records
 from adapters.ec2_cluster.shell import HERE, RETENTION_SECONDS
 from adapters.web.app import create_app

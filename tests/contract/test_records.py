@@ -21,7 +21,7 @@ import pytest
 from msgspec.structs import replace
 from postgres import PostgresServer
 
-from adapters.ec2_cluster.journal import LedgerPlace
+from adapters.ec2_cluster.ledger import LedgerPlace
 from adapters.ec2_cluster.records import BotoTable, default_place, open_records
 from adapters.lambda_apigw import resources
 from adapters.lambda_apigw.aws_http import Credentials, DynamoDb, Session

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 
 from adapters.ec2_cluster import ledger_dynamodb
 from adapters.ec2_cluster.config import SettingsError, read_settings
-from adapters.ec2_cluster.journal import LedgerPlace, LedgerUnavailableError, SqliteLedger, ledger_place
+from adapters.ec2_cluster.ledger import LedgerPlace, LedgerUnavailableError, ledger_place
 from adapters.ec2_cluster.ledger_dynamodb import DynamoLedger
+from adapters.ec2_cluster.ledger_sqlite import SqliteLedger
 from adapters.lambda_apigw import resources, store
 from adapters.lambda_apigw.aws_http import Credentials, DynamoDb, Session
 from adapters.lambda_apigw.local.ministack import MiniStack

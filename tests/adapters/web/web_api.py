@@ -12,8 +12,9 @@ import redis
 from flask import Flask
 from msgspec.structs import replace
 
-from adapters.ec2_cluster.journal import Carrier, SqliteLedger
+from adapters.ec2_cluster.journal import Carrier
 from adapters.ec2_cluster.keys import MOVE, exam_keys, partition_keys
+from adapters.ec2_cluster.ledger_sqlite import SqliteLedger
 from adapters.ec2_cluster.web import RedisPorts
 from adapters.lambda_apigw import http, resources
 from adapters.lambda_apigw.aws_http import Credentials, Session
