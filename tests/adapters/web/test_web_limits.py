@@ -26,7 +26,7 @@ def test_keys_that_were_quiet_are_forgotten():
 
 
 def test_who_asks_too_often_is_told_when_to_come_again_and_others_are_served(cluster):
-    app = create_app(cluster.ports, replace(settings(), requests_per_second=0.5, request_burst=2.0))
+    app = create_app(cluster.ports, replace(settings(), requests_per_second=0.001, request_burst=2.0))
     with app.test_client() as client:
 
         def ask(key, path="/api/exams"):
@@ -34,11 +34,8 @@ def test_who_asks_too_often_is_told_when_to_come_again_and_others_are_served(clu
 
         assert [ask(NORTH).status_code for _ in range(2)] == [200, 200]
         refused = ask(NORTH)
-        assert (refused.status_code, refused.headers["Retry-After"], refused.json["code"]) == (
-            429,
-            "2",
-            "too_many_requests",
-        )
+        assert (refused.status_code, refused.json["code"]) == (429, "too_many_requests")
+        assert 900 <= int(refused.headers["Retry-After"]) <= 1_000  # less what the requests took
         assert refused.content_type == "application/problem+json"
         assert ask(NORTH_NEXT).status_code == 200
         assert ask(NORTH, "/healthz").status_code == 200
