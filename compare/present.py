@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -163,7 +164,14 @@ def plain_page(title: str, parts: Sequence[str | Sheet]) -> str:
         f"Proctorwire: {title}",
         title,
         "",
-        [element("section", element("h1", title), *[_on_page(part) for part in parts])],
+        [
+            element(
+                "section",
+                element("h1", title[:1].upper() + title[1:]),
+                *[_on_page(part) for part in parts],
+                class_="summary",
+            )
+        ],
         "Made by the compare command; --format json has the same figures.",
     )
 
@@ -172,7 +180,14 @@ def _on_page(part: str | Sheet) -> Markup:
     if isinstance(part, str):
         return element("p", part)
     width = len(part.rows[0]) if part.rows else len(part.heads)
-    return data_table(part.title or None, part.heads or [""] * width, part.rows)
+    words = [0, *[column for column in range(1, width) if not _is_numbers(row[column] for row in part.rows)]]
+    return data_table(part.title or None, part.heads or [""] * width, part.rows, words=words)
+
+
+def _is_numbers(cells: Iterable[str]) -> bool:
+    """Whether most of a column begins as a number does."""
+    filled = [cell for cell in cells if cell]
+    return 2 * sum(re.match(r"[-+<$]?\s?[$\d]|-$", cell) is not None for cell in filled) > len(filled)
 
 
 def console() -> Console:

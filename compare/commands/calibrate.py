@@ -15,7 +15,7 @@ from compare import calibration
 from compare.calibration import Calibration, CalibrationError
 from compare.commands.common import allow_many_sockets, print_json, quiet_option
 from compare.present import console, progress
-from compare.result import Result, ResultError, decode_result
+from compare.result import Result, ResultError, decode_result, encode_result
 from compare.speed import report_ms
 
 STANDARD_RUNS = (
@@ -27,7 +27,10 @@ STANDARD_RUNS = (
     {"mode": "ec2", "students": 600, "exams": 3, "proctors_per_exam": 6},
     {"mode": "ec2", "students": 1_000, "exams": 5, "instances": 2, "workers": 1},
 )
-"""They differ in what they are rich in, so that one kind of frame can be told from another. 60 s and 5 s each."""
+"""They differ in what they are rich in, so that one kind of frame can be told from another. A frame every 5 s."""
+_RUN_SECONDS = 70.0
+"""A dashboard asks for a snapshot after 60 s: in a run of just so long it may fall on either side of the end."""
+
 HELD_OUT_RUNS: tuple[dict[str, object], ...] = (
     {"mode": "lambda", "students": 1_000, "exams": 5, "interval": 15.0},
     {"mode": "ec2", "students": 1_000, "exams": 5},
@@ -44,7 +47,7 @@ QUICK_RUNS: tuple[dict[str, object], ...] = (
 @click.option(
     "--measure",
     is_flag=True,
-    help="Make the standard runs now (about 15 minutes) instead of reading results, and test what comes of it on two more.",
+    help="Make the standard runs now (about 17 minutes) instead of reading results, and test what comes of it on two more.",
 )
 @click.option(
     "--quick", is_flag=True, help="With --measure: two small runs (about 2 minutes), to see that it works; provisional."
@@ -67,6 +70,12 @@ QUICK_RUNS: tuple[dict[str, object], ...] = (
     is_flag=True,
     help="Time this machine against the one of the coefficients: run it on an instance, and it prints its CPU factor.",
 )
+@click.option(
+    "--keep",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="With --measure: also write the result of each run here.",
+)
 @click.option("--provisional", is_flag=True, help="Mark them as measured in passing, on a machine that had other work.")
 @click.option("--json", "as_json", is_flag=True, help="Print all coefficients as JSON.")
 @quiet_option
@@ -77,6 +86,7 @@ def calibrate_command(
     start: Path | None,
     output: Path | None,
     cpu: bool,
+    keep: Path | None,
     provisional: bool,
     as_json: bool,
     quiet: bool,
@@ -96,6 +106,8 @@ def calibrate_command(
     """
     if quick and not measure:
         raise click.UsageError("--quick: shortens the runs of --measure; give both")
+    if keep is not None and not measure:
+        raise click.UsageError("--keep: keeps the runs of --measure; give both")
     if cpu and (measure or results or output):
         raise click.UsageError("--cpu: only compares machines; give it alone")
     if measure and results:
@@ -109,7 +121,7 @@ def calibrate_command(
         return
     if measure:
         speed = report_ms()  # before the machine is busy
-        known = msgspec.structs.replace(_measured(known, provisional, quick, quiet), speed_ms=speed)
+        known = msgspec.structs.replace(_measured(known, provisional, quick, keep, quiet), speed_ms=speed)
     elif results:
         known = _fitted([_read(path) for path in results], known, provisional)
     if output is not None:
@@ -152,7 +164,7 @@ def _read(path: Path) -> Result:
         raise click.UsageError(f"RESULT.json: {path}: {exc}") from exc
 
 
-def _measured(known: Calibration, provisional: bool, quick: bool, quiet: bool) -> Calibration:
+def _measured(known: Calibration, provisional: bool, quick: bool, keep: Path | None, quiet: bool) -> Calibration:
     """New coefficients from the standard runs, and how far they are off for two others; quick ones have no such test."""
     from compare.heldout import examined  # with it come schedules and models that printing coefficients does not need
 
@@ -162,15 +174,26 @@ def _measured(known: Calibration, provisional: bool, quick: bool, quiet: bool) -
         for number, options in enumerate((*runs, *tests), 1):
             steps.tell(f"{number} of {len(runs) + len(tests)}")
             made.append(_run(options))
+            if keep is not None:
+                name = "-".join(f"{value}" for key, value in options.items() if key != "duration")
+                _keep(keep / f"{number}-{name}.json", made[-1])
             steps.step()
     fitted = _fitted(made[: len(runs)], known, provisional or quick)
     return examined(fitted, made[len(runs) :]) if tests else fitted
 
 
+def _keep(path: Path, result: Result) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_result(result))
+    except OSError as exc:
+        raise click.UsageError(f"--keep: can't write {path} ({exc.strerror})") from exc
+
+
 def _run(options: dict[str, object]) -> Result:
     from compare import run as running  # brings both deployments with it, which the other ways through here don't need
 
-    given = msgspec.convert({"duration": 60.0, "interval": 5.0, **options}, running.Options)
+    given = msgspec.convert({"duration": _RUN_SECONDS, "interval": 5.0, **options}, running.Options)
     allow_many_sockets()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

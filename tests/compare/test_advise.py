@@ -189,7 +189,9 @@ def test_the_standard_runs_are_made_and_fitted(run, tmp_path, monkeypatch):
     monkeypatch.setattr(calibrate_module, "_run", played)
     monkeypatch.setattr(calibrate_module, "report_ms", lambda: 25.0)
     output = tmp_path / "c.json"
-    assert run("calibrate", "--measure", "--output", str(output)).exit_code == 0
+    kept = tmp_path / "runs"
+    assert run("calibrate", "--measure", "--output", str(output), "--keep", str(kept)).exit_code == 0
+    assert len(list(kept.glob("*.json"))) == len(made) == 9
     assert set(made) == {"lambda", "ec2"}
     found = load(output)
     assert found.speed_ms == 25.0

@@ -96,7 +96,9 @@ def test_every_format_has_the_same_tables(group, monkeypatch, arguments, word, f
     assert "| --- |" in markdown
     assert word in values
     assert len({len(row) for row in csv.reader(io.StringIO(values.split("\n\n")[0]))}) == 1
-    assert run("html").startswith("<!DOCTYPE html>")
+    page = run("html")
+    assert page.startswith("<!DOCTYPE html>")
+    assert not re.search(r"<h1>[a-z]", page)
     assert json.loads(run("json"))
 
 
