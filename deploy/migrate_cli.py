@@ -314,5 +314,5 @@ def _show_costs(
     before, after = priced.serverless.month.usd, priced.cluster.month.usd
     click.echo(
         f"cost of {exams_per_month:g} exams of {hours:g} h with {students} students a month, modelled, {prices.region}: "
-        f"before ${before:,.2f}, after ${after:,.2f} (while both are up: ${before + after:,.2f})"
+        f"before ${before:,.2f}, after ${after:,.2f} (both, while both are up: at most ${before + after:,.2f})"
     )

@@ -194,6 +194,8 @@ class Page:
         due = time.monotonic() + self._interval
         while self.running and not reader.done():
             wait = max(0.0, due - time.monotonic())
+            if self._unacked:
+                wait = min(wait, _RESEND_SECONDS)
             if (order := self._ordered()) is not None:
                 wait = min(wait, max(0.0, order[0] - time.monotonic()))
             waker = asyncio.create_task(self._moves.wait())
@@ -207,8 +209,8 @@ class Page:
             if time.monotonic() >= due and not reader.done():
                 due += self._interval
                 await self._report(socket)
-                for seq in [s for s, at in self._sent_at.items() if time.monotonic() - at > _RESEND_SECONDS]:
-                    await self._send(socket, seq)
+            for seq in [s for s, at in self._sent_at.items() if time.monotonic() - at > _RESEND_SECONDS]:
+                await self._send(socket, seq)
         return False
 
     def _is_present(self, socket: Any) -> bool:
@@ -387,14 +389,14 @@ class Outcome(Struct, frozen=True):
         if self.fault == "guard" and not self.taken_back:
             found.append("the guard did not take the step back")
         if not self.fault:
-            if self.before_p99 >= 1.0:
-                found.append(
-                    f"this machine is too busy: before the move the gap's p99 was {self.before_p99:.2f} s already"
-                )
             if self.gap_p99 >= 1.0:
                 found.append(f"the gap's p99 is {self.gap_p99:.2f} s, not below 1 s")
             if self.gap_max >= 3.0:
                 found.append(f"the greatest gap is {self.gap_max:.2f} s, not below 3 s")
+            if found and self.before_p99 >= 1.0:
+                found.append(
+                    f"this machine is too busy: before the move the gap's p99 was {self.before_p99:.2f} s already"
+                )
         return found
 
 
@@ -413,6 +415,7 @@ class Rehearsal:
         self._taken_back = ""
         self._joined_at = self._moving_since = float("inf")
         self._sides: list[str] = []
+        self._judged: dict[str, int] = {}
         self._not_kept = 0
         self.pages: list[Page] = []
         self.dashboards: dict[str, Dashboard] = {}
@@ -454,10 +457,10 @@ class Rehearsal:
                 self._tasks.append(asyncio.create_task(dashboard.run()))
             await self.until(lambda: all(p.attempts for p in self.pages), "students connect", 60)
             await self.until(lambda: self.sees_all("lambda"), "the serverless side's proctor sees all", 60)
-            self._joined_at = time.monotonic()
-            played = time.monotonic() + self._interval
-            await self.until(lambda: time.monotonic() > played, "an interval is over", 2 * self._interval)
             await self.until(self._is_current, "the serverless side has caught up with all who joined", 60)
+            self._joined_at = time.monotonic()
+            played = self._joined_at + self._interval
+            await self.until(lambda: time.monotonic() > played, "an interval is over", 2 * self._interval)
             self._told(
                 f"{self._students} students report, {sum(p.paper for p in self.pages)} of them the paper's clients"
             )
@@ -716,13 +719,17 @@ class Rehearsal:
 
     async def settle(self) -> None:
         """Let what was sent arrive: no new reports, and each dashboard that lives shows the last one of each page."""
+        self._judged = {page.name: max(page.attempts) for page in self.pages}
         for page in self.pages:
-            page._interval = 3_600.0
+            if (
+                not page.paper
+            ):  # the paper's own goes on: what it reports next is all that repairs one that was overtaken on its way
+                page._interval = 3_600.0
         sides = [s for s in self.dashboards if s == "lambda" or self.cluster.pids().get("worker")]
 
         def arrived() -> bool:
             return all(
-                d.views.get(p.name, {}).get("question_answered", 0) >= max(p.attempts)
+                d.views.get(p.name, {}).get("question_answered", 0) >= self._judged[p.name]
                 for d in (self.dashboards[s] for s in sides)
                 for p in self.pages
             )
@@ -750,6 +757,8 @@ class Rehearsal:
             dashboard = self.dashboards[side]
             for page in self.pages:
                 for answered, at in page.attempts.items():
+                    if answered > self._judged[page.name]:
+                        continue
                     shown = dashboard.shown.get((page.name, answered))
                     if shown is None:
                         lost += 1

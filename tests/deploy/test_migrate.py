@@ -97,6 +97,10 @@ def test_an_outcome_that_somebody_would_notice_is_a_problem():
         replace(fine, gap_max=3.0),
     ):
         assert len(bad.problems()) == 1
+    assert replace(fine, before_p99=9.0).problems() == []
+    assert "too busy: before the move" in replace(fine, gap_p99=1.0, before_p99=9.0).problems()[-1]
+    assert len(replace(fine, taken_back="late").problems()) == 1
+    assert len(replace(fine, fault="guard").problems()) == 1, "it was played, and took nothing back"
 
 
 # --- steps and guard --------------------------------------------------------------------------------------------------------
@@ -330,7 +334,7 @@ def test_the_steps_of_a_move_in_an_account(stage):
     assert planned.exit_code == 0, planned.output
     assert "from wss://id.example/prod\nto   wss://cluster.north.example/ws\n" in planned.output
     assert re.search(
-        r"cost of 20 exams .* 500 students .* before \$[\d,.]+, after \$[\d,.]+ \(while both", planned.output
+        r"cost of 20 exams .* 500 students .* before \$[\d,.]+, after \$[\d,.]+ \(both, while both", planned.output
     )
     assert "no move" in stage.run("status").output
     assert stage.run("start", "--exam", "math").exit_code == 0
