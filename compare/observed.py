@@ -72,7 +72,7 @@ def calibrate(results: Sequence[Result], before: Calibration, *, provisional: bo
     if serverless:
         fitted = msgspec.structs.replace(fitted, serverless=_serverless(serverless, before.serverless, residuals))
     if cluster:
-        # both send the same frames, and only serverless ones are told apart: the cluster puts updates together
+        # both send the same acks, views and snapshots
         sizes = before.cluster.bytes | fitted.serverless.bytes
         near = msgspec.structs.replace(before.cluster, bytes=sizes)
         fitted = msgspec.structs.replace(fitted, cluster=_cluster(cluster, near, residuals))
@@ -158,7 +158,8 @@ def _cluster(found: Sequence[Part], before: ClusterCoefficients, residuals: list
     summed = {kind: sum(values.get(kind, 0.0) for values in cpu.values()) for kind in _cluster_counts(found[0])}
     residuals.append(Residual("cluster cpu_ms", worst_percent(together, summed), len(found) // 2))
     out = [Equation(_byte_counts(part), part.used.egress_bytes) for part in found]
-    sizes = dict(before.bytes)  # of frames to clients: they are the serverless side's
+    # held near the serverless side's, whose frames have one view each: how many share a frame here, only a run can say
+    sizes = before.bytes | solve(out, {kind: before.bytes[kind] for kind in _byte_counts(found[0])}, pull=0.01)
     residuals.append(Residual("cluster bytes to clients", worst_percent(out, sizes), len(found) // 2))
     into = [
         Equation(_ingress_counts(part), _cluster_of(part).ingress_bytes)

@@ -30,24 +30,39 @@ def fitted():
 
 
 @pytest.mark.parametrize("name", ["lambda-1000", "ec2-1000"])
-def test_cpu_frames_bytes_and_units_of_1000_students(fitted, name):
-    errors = held_out([result(name)], fitted)
-    assert len(errors) >= 4
+def test_cpu_frames_and_units_of_1000_students(fitted, name):
+    """On a quiet machine. The bytes of the cluster are tested below: in these runs a defect had exams read again and again."""
+    errors = [error for error in held_out([result(name)], fitted) if error.quantity != "cluster bytes to clients"]
+    assert len(errors) >= 3
+    for error in errors:
+        assert error.worst_percent < CLOSE_PERCENT, error
+
+
+def test_frames_and_bytes_of_1000_students_on_the_cluster():
+    """Runs of 70 s on a busy machine, which moves their CPU time and not what they count; one has six proctors an exam."""
+    runs = [result(f"counts-ec2-{name}") for name in ("200", "2000", "600-six-proctors")]
+    counted = calibrate([result(name) for name in SERVERLESS] + runs, load(FOLDER / "before.json"), provisional=True)
+    (explained,) = [error for error in counted.residuals if error.quantity == "cluster bytes to clients"]
+    assert explained.worst_percent < 5
+    errors = [error for error in held_out([result("counts-ec2-1000")], counted) if "cpu" not in error.quantity]
+    assert {error.quantity for error in errors} == {
+        "cluster frames out",
+        "cluster bytes from clients",
+        "cluster bytes to clients",
+    }
     for error in errors:
         assert error.worst_percent < CLOSE_PERCENT, error
 
 
 def test_coefficients_that_miss_are_found_out_and_made_provisional(fitted):
     """A calibration is tested when it is made: one in which a change costs nothing does not pass."""
-    sound = examined(msgspec.structs.replace(fitted, provisional=False), [result("ec2-1000")])
-    assert not sound.provisional
-    cpu = {process: values | {"change": 0.0, "same": 0.0} for process, values in fitted.cluster.cpu_ms.items()}
-    wrong = msgspec.structs.replace(
-        fitted, cluster=msgspec.structs.replace(fitted.cluster, cpu_ms=cpu), provisional=False
-    )
-    found = examined(wrong, [result("ec2-1000")])
+    fitted = msgspec.structs.replace(fitted, provisional=False)
+    assert not examined(fitted, [result("lambda-1000")]).provisional
+    per = {kind: values | {"cpu_ms": 0.0} for kind, values in fitted.serverless.per.items()}
+    wrong = msgspec.structs.replace(fitted, serverless=msgspec.structs.replace(fitted.serverless, per=per))
+    found = examined(wrong, [result("lambda-1000")])
     assert found.provisional
-    assert max(found.held_out, key=lambda error: error.worst_percent).quantity == "cluster cpu_ms"
+    assert max(found.held_out, key=lambda error: error.worst_percent).quantity == "serverless cpu_ms"
 
 
 def test_the_95th_percentile_of_1000_students_lies_between_those_of_fewer_and_more():
@@ -62,7 +77,9 @@ def test_memory_of_1000_connections(fitted):
     used = result("ec2-1000").modes["ec2"].usage
     assert isinstance(used, ClusterUsage)
     idle = sum(fitted.cluster.idle_bytes.values())
-    assert idle + 1_005 * fitted.cluster.connection_bytes == pytest.approx(used.memory_bytes.total, rel=CLOSE)
+    says = idle + 1_005 * fitted.cluster.connection_bytes
+    # the most that a connection took in any run: instances are chosen by it
+    assert (1 - CLOSE) * used.memory_bytes.total <= says <= 1.25 * used.memory_bytes.total
 
 
 def test_the_coefficients_in_the_package_come_from_such_runs_or_say_that_they_do_not():
