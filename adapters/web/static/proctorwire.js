@@ -114,7 +114,7 @@
 
     let url = options.url, socket = null, dialing = null, retiring = null;
     let joined = false, flying = null, stopped = false, leaving = false, staying = false, frozen = false;
-    let failures = 0, openedAt = 0, heard = 0, lastProgress = 0;
+    let failures = 0, openedAt = 0, heard = 0, lastProgress = 0, promised = 0;
     let offset = null, bestTrip = Infinity, askedAt = 0;
     let dialAlarm, beatAlarm, answerAlarm, blurAlarm, renewAlarm, tokenAlarm, progressAlarm, closedAlarm;
 
@@ -191,7 +191,7 @@
       if (saved.reports.length) {
         flying = saved.reports[0];
         unsent.delete(flying);
-        const timed = { tab_id: saved.tab, next_ms: promise(), timestamp_sent: Math.round(now()) };
+        const timed = { tab_id: saved.tab, next_ms: (promised = promise()), timestamp_sent: Math.round(now()) };
         send("lmsQuizMonitoringStudent", { ...flying, ...timed });
         beatLater();
       } else if (joined && saved.words.length) {
@@ -217,8 +217,13 @@
       if (!isLive()) return;
       beatLater();
       if (!joined || saved.reports.length) return; // a report is on its way, and says more
-      send("lmsQuizMonitoringHeartbeat", { seq: saved.seq, next_ms: promise(), ...(echo && { echo }) });
+      send("lmsQuizMonitoringHeartbeat", { seq: saved.seq, next_ms: (promised = promise()), ...(echo && { echo }) });
       if (echo && !flying) expectAnswer();
+    }
+
+    /** The page's next word may take longer than it promised: say so, once nothing else is on its way. */
+    function slower() {
+      if (isLive() && promise() > promised && !isDone()) beat();
     }
 
     /** A question that was really asked and stays unanswered means a dead socket. Who slept meanwhile asks again. */
@@ -263,7 +268,7 @@
 
     const events = [
       // Who was away already says that its next word may take longer now.
-      [document, "visibilitychange", () => (hidden() ? (look(), beat()) : wake())],
+      [document, "visibilitychange", () => (hidden() ? (look(), slower()) : wake())],
       [window, "focus", look],
       [window, "blur", look],
       [window, "online", () => wake(RETRY_MS[0])],
@@ -449,6 +454,7 @@
       if (!flying) cancel(answerAlarm);
       save();
       pump();
+      slower();
       if (isDone()) cancel(beatAlarm);
     }
 
