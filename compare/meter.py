@@ -7,7 +7,6 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 from msgspec import Struct
@@ -77,11 +76,13 @@ class ProcessMeter:
 
     def each_second(self) -> Samples:
         """How many cores all processes together kept busy in each second, and how much memory they had at its end."""
-        cores = [
-            (used - used_before) / (at - before)
-            for (before, used_before, _), (at, used, _) in pairwise(self._looks)
-            if at - before >= _SAMPLE_SECONDS / 2
-        ]
+        cores: list[float] = []
+        kept = self._looks[:1]
+        for at, used, memory in self._looks[1:]:
+            before, used_before, _ = kept[-1]
+            if at - before >= _SAMPLE_SECONDS / 2:  # a look in between counts with the next one
+                cores.append((used - used_before) / (at - before))
+                kept.append((at, used, memory))
         return Samples(tuple(cores), tuple(memory for _, _, memory in self._looks))
 
     async def _watch(self) -> None:
