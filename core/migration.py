@@ -142,6 +142,11 @@ def speaks_protocol(event: events.ParticipantEvent) -> bool:
     )
 
 
+def is_on(record: Participant) -> bool:
+    """Whether a page is connected, or thought to be, on the side that asks. One on the other side needs not be told to go there."""
+    return any(s.presence in LIVE and not s.connection.startswith(OTHER) for s in record.sessions)
+
+
 def is_paper_session(record: Participant) -> bool:
     """Whether a page that can only be moved by closing its socket is connected."""
     return any(s.presence in LIVE and s.id == s.connection.removeprefix(OTHER) for s in record.sessions)

@@ -371,7 +371,7 @@ class Bridge:
                 if there is not None and there.home == "ec2":
                     todo.stale.append((stored, there))
                 elif wanted == "ec2":
-                    if not any(s.presence in LIVE for s in stored.sessions):
+                    if not migration.is_on(stored):
                         todo.absent.append((key, there))
                     elif not self._was_ordered(move, watched, key):
                         todo.leaving.append(key)
@@ -445,7 +445,7 @@ class Bridge:
     # --- from serverless to the cluster ---
 
     async def _bring(self, watched: _Watched, key: ParticipantKey, live: Participant | None) -> None:
-        """Who has no page is moved without being asked."""
+        """Who has no page here is moved without being asked: gone, or there already, and their claim was not granted in time."""
         record = await self._writes.run(lambda app: self._claimed(app, key, live))
         if record is not None:
             await self._put(key, record)

@@ -764,7 +764,7 @@ class Rehearsal:
                         lost += 1
                     elif at >= self._moving_since:
                         gaps.append(shown - at)
-                    elif at >= self._joined_at:
+                    elif side == "lambda" and at >= self._joined_at:  # the cluster's saw nobody yet
                         before.append(shown - at)
         gaps.sort()
         before.sort()

@@ -245,7 +245,7 @@ class Bridge:
 
     def _send_over(self, key: ParticipantKey, stored: Participant) -> None:
         now, move = self.world.now, self.both.move
-        if not any(s.presence in LIVE for s in stored.sessions):
+        if not migration.is_on(stored):
             record = self._claimed(key)
             if record is not None:
                 self._put(key, record)
