@@ -28,7 +28,9 @@ class UsageLog:
         self._every_seconds = every_seconds
         self._invocations = 0
         self._written_at = 0.0
-        self._metrics: Metrics | None = None  # all of a process are one, and the bridge has many of us, of which none is invoked
+        self._metrics: Metrics | None = (
+            None  # all of a process are one, and the bridge has many of us, of which none is invoked
+        )
 
     def invoked(self, now: float) -> None:
         """An invocation has ended."""

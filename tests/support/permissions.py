@@ -35,7 +35,9 @@ def enforced() -> Iterator[None]:
             }
             for request in asked_for(self._service, method, body, headers.get("x-amz-target", "")):
                 if request not in may:
-                    raise NotDeclared(f"{running[-1]} does {request}, which is not declared beside it: see rights.py, and let the template follow")
+                    raise NotDeclared(
+                        f"{running[-1]} does {request}, which is not declared beside it: see rights.py; the template follows"
+                    )
         return sign(self, method, path, body, headers)
 
     with pytest.MonkeyPatch.context() as patch:

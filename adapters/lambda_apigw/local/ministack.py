@@ -68,7 +68,16 @@ class MiniStack:
         self._process = child_process.start(
             # MiniStack's own server takes as long for HTTP as for all else together; this one halves what a request costs
             [
-                *(sys.executable, "-m", "uvicorn", "ministack.app:app", "--host", "127.0.0.1", "--port", str(self._port)),
+                *(
+                    sys.executable,
+                    "-m",
+                    "uvicorn",
+                    "ministack.app:app",
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    str(self._port),
+                ),
                 *("--http", "httptools", "--loop", "uvloop", "--ws", "websockets-sansio"),
                 *("--no-access-log", "--log-level", "error", "--timeout-keep-alive", "75"),
             ],
