@@ -78,6 +78,7 @@ class _Owned:
         "inbox_emptied",
         "key",
         "nudged",
+        "page_came",
         "publish",
         "reading_inbox",
         "record",
@@ -102,6 +103,7 @@ class _Owned:
         self.reading_inbox = False
         self.nudged = False  # while reading: what the nudge was about may have come too late for that
         self.saving = False
+        self.page_came = False  # a page has connected here since the last save: if that is refused, it is to be owned again
 
 
 class Shell:
@@ -149,6 +151,7 @@ class Shell:
             self._drop(key, owned)  # the page has come here: ask again for its home
             owned = None
         if owned is not None:
+            owned.page_came = owned.page_came or claim
             self._decide(owned, event)
         elif key in self._claiming:
             waiting = self._claiming[key]
@@ -501,7 +504,10 @@ class Shell:
                     self._drop(owned.key, owned)
                     lost = [*batch.events, *owned.events]
                     owned.events = []
-                    if lost:
+                    if owned.page_came:
+                        for event in lost:
+                            self.handle(owned.key, event, claim=True)
+                    elif lost:
                         self._spawn(self._pass_on(owned.key, lost))
 
     def release(self, exam: ExamKey) -> None:
@@ -659,7 +665,7 @@ class _Batch:
     def kept(self) -> None:
         """Known to be saved."""
         owned = self.owned
-        owned.saving = False
+        owned.saving = owned.page_came = False
         owned.inbox_emptied = self.save.inbox_decided or owned.inbox_emptied
         if owned.record.check_at == self.save.record.check_at:
             owned.deadline_kept = True
