@@ -103,7 +103,7 @@ class _Owned:
         self.reading_inbox = False
         self.nudged = False  # while reading: what the nudge was about may have come too late for that
         self.saving = False
-        self.page_came = False  # a page has connected here since the last save: if that is refused, it is to be owned again
+        self.page_came = False  # a page has connected here since the last save; if that is refused, own it again
 
 
 class Shell:
