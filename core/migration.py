@@ -180,8 +180,12 @@ def granted(stored: Participant, live: Participant | None, now: float, policy: P
 
 
 def was_told(session: Session, policy: Policy) -> bool:
-    """Whether this page was told to go and has not reported since: telling it again would put off its lease for ever."""
-    return session.planned_until > 0 and session.applied_at <= session.planned_until - policy.lost_by_us_grace_seconds
+    """Whether this page was told to go and has not been heard since: telling it again would put off its lease for ever.
+
+    A report is told by its time; a heartbeat, which leaves no other trace, by a lease beyond the one that was planned.
+    """
+    told_at = session.planned_until - policy.lost_by_us_grace_seconds
+    return session.planned_until > 0 and session.applied_at <= told_at and session.lease_until <= session.planned_until
 
 
 class Health(Struct, frozen=True, omit_defaults=True):

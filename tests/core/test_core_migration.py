@@ -8,12 +8,12 @@ import pytest
 from core_builders import EXAM, KEY, T0, report
 from msgspec.structs import replace
 
-from core import decide, new_participant
+from core import decide, new_participant, presence
 from core import migration as mg
 from core.effects import Forward
 from core.events import DeadlineReached
 from core.migration import Health, Limits, Move
-from core.participant import ParticipantKey
+from core.participant import ParticipantKey, Session
 
 MOVE = Move("wss://lambda", "wss://ec2", percent=30)
 KEYS = [ParticipantKey("north", "math", f"s{n}") for n in range(5_000)]
@@ -148,3 +148,15 @@ def test_what_went_wrong_before_the_step_is_not_held_against_it():
 def test_moves_and_health_survive_their_encoding():
     assert mg.decode_move(mg.encode(MOVE)) == MOVE
     assert mg.decode_health(mg.encode(FINE)) == FINE
+
+
+def test_a_page_that_was_told_and_only_heartbeats_is_told_again_and_a_silent_one_is_not():
+    policy = EXAM.policy
+    session = Session("tab", "c1", T0, lease_until=T0 + 12.5, applied_at=T0)
+    told = presence.planned(session, T0 + 5, 0.5, policy)
+    assert not mg.was_told(session, policy)
+    assert mg.was_told(told, policy)
+    assert mg.was_told(presence.planned(told, T0 + 9, 0.5, policy), policy)
+    assert not mg.was_told(replace(told, applied_at=T0 + 6), policy)
+    later = presence.renewed(told, T0 + 60, presence.promise_seconds(None, False, policy))
+    assert not mg.was_told(replace(later, planned_until=told.planned_until), policy)
