@@ -168,7 +168,6 @@ ELSEWHERE = replace(NOBODY, home="lambda", lifecycle="in_progress")
         report(0, seq=1),
         heartbeat(0, echo=True),
         words(0),
-        lost(0),
         deadline(0),
         command(0, "pause"),
     ],
@@ -178,6 +177,14 @@ def test_a_participant_whose_home_is_elsewhere_is_forwarded_and_nothing_else(eve
     assert decision.participant is ELSEWHERE
     assert decision.entries == ()
     assert decision.effects == (fx.Forward(KEY, event),)
+
+
+@pytest.mark.parametrize(("connection", "forwarded"), [("c1", 1), ("c9", 0)])
+def test_a_lost_connection_is_forwarded_to_the_home_that_knows_it(connection, forwarded):
+    record = replace(joined().record, home="lambda")
+    decision = decide(record, lost(1, connection=connection), EXAM, T0 + 1)
+    assert decision.participant is record
+    assert len(of(decision.effects, fx.Forward)) == forwarded
 
 
 def test_deciding_twice_gives_the_same_answer_and_leaves_the_record_alone():
