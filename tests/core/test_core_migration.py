@@ -158,5 +158,5 @@ def test_a_page_that_was_told_and_only_heartbeats_is_told_again_and_a_silent_one
     assert mg.was_told(told, policy)
     assert mg.was_told(presence.planned(told, T0 + 9, 0.5, policy), policy)
     assert not mg.was_told(replace(told, applied_at=T0 + 6), policy)
-    later = presence.renewed(told, T0 + 60, presence.promise_seconds(None, False, policy))
+    later = presence.renewed(told, T0 + 60, presence.promise_seconds(None, False, policy), policy)
     assert not mg.was_told(replace(later, planned_until=told.planned_until), policy)
