@@ -568,6 +568,7 @@ _SCROLL = """() => new Promise(done => {
 _WINDOWS = 8
 
 
+@pytest.mark.alone
 async def test_ten_thousand_students_scroll_smoothly_under_200_changes_a_second(boards: Boards) -> None:
     exam = CannedExam(10_000, rooms=40)
     async with exam.running():
