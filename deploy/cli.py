@@ -360,6 +360,7 @@ def _show(planned: Any) -> None:
     table = Table(
         "", "quantity", "USD a month", "", title=f"Cost in {costs.region}{dated}", title_justify="left", box=None
     )
+    table.columns[0].no_wrap = True
     table.columns[1].justify = table.columns[2].justify = "right"
     for line in costs.standing:
         usd = "no price" if line.usd is None else f"{line.usd:,.2f}"

@@ -46,6 +46,7 @@ SCHOOL, QUIZ = "rehearsal", "exam-1"
 _STEP_SECONDS = 60.0
 _JOINS_A_SECOND = 20.0
 _LOOK_SECONDS = 0.3
+_VISITORS = 12
 _PATIENT = Limits(silent_seconds=30.0, errors=10**6, lag_seconds=60.0, offline_share=1.0)
 """With a fault, of which the guard knows nothing: what is judged is that nobody notices it."""
 _HASTY = Limits(silent_seconds=3.0)
@@ -457,6 +458,7 @@ class Rehearsal:
                 self._tasks.append(asyncio.create_task(dashboard.run()))
             await self.until(lambda: all(p.attempts for p in self.pages), "students connect", 60)
             await self.until(lambda: self.sees_all("lambda"), "the serverless side's proctor sees all", 60)
+            await self._visitors()
             await self.until(self._is_current, "the serverless side has caught up with all who joined", 60)
             self._joined_at = time.monotonic()
             played = self._joined_at + self._interval
@@ -470,6 +472,17 @@ class Rehearsal:
         over = max(self._interval, self._students / _JOINS_A_SECOND)
         await asyncio.sleep(over * number / max(1, self._students))
         await page.run()
+
+    async def _visitors(self) -> None:
+        """Pages that come and go together, as in any exam: so that the move does not meet functions that never ran before."""
+        url = self.addresses.urls["lambda"]
+
+        async def visit(number: int) -> None:
+            protocols = cast(Any, ["proctorwire", f"bearer.{self.token('student', f'visitor-{number}')}"])
+            async with websockets.connect(url, subprotocols=protocols, close_timeout=0.5):
+                await asyncio.sleep(0.5)
+
+        await asyncio.gather(*(visit(number) for number in range(_VISITORS)), return_exceptions=True)
 
     def _is_current(self) -> bool:
         """Whether what was reported a second ago is shown."""
