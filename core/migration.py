@@ -22,9 +22,9 @@ from core.policy import Policy
 
 OTHER = "other:"
 """Before the name of a connection that the other side holds."""
-AT_ONCE = 32
-"""So many students of an exam are on their way at a time. Who arrives makes room for the next one, so that a step is as fast as
-both sides take it, and never faster: pages that wait too long turn back, and come again as more work.
+AT_ONCE = 16
+"""So many students of an exam are on their way at a time, or one in a hundred of a large one. Who arrives makes room for the next,
+so that a step is as fast as both sides take it, and never faster: pages that wait too long turn back, and come again as more work.
 """
 _SLOTS = 10_000
 MoveState: TypeAlias = Literal["started", "shifting", "rolled_back", "finished"]
@@ -107,11 +107,16 @@ def slot_ms(move: Move, key: ParticipantKey) -> int:
     return int(zlib.crc32("\0".join(("slot", *key)).encode()) % 10_007 / 10_007 * move.slot_seconds * 1000)
 
 
+def at_once(students: int) -> int:
+    """How many of an exam of this size are on their way at a time."""
+    return max(AT_ONCE, students // 100)
+
+
 def due(
-    move: Move, waiting: Iterable[ParticipantKey], on_their_way: int, now: float, at_once: int = AT_ONCE
+    move: Move, waiting: Iterable[ParticipantKey], on_their_way: int, now: float, most: int = AT_ONCE
 ) -> list[ParticipantKey]:
-    """Who of those that wait goes now: their slot has come, and not too many are on their way."""
-    room = at_once - on_their_way
+    """Who of those that wait goes now: their slot has come, and not more than `most` are on their way."""
+    room = most - on_their_way
     if room <= 0:
         return []
     elapsed_ms = (now - move.changed_at) * 1000

@@ -394,9 +394,9 @@ class Bridge:
     async def _do(self, move: Move, key: ExamKey, watched: _Watched, todo: _ToDo) -> None:
         now = time.monotonic()
         watched.on_their_way = {who: until for who, until in watched.on_their_way.items() if until > now}
-        going = len(watched.on_their_way)
-        leaving = migration.due(move, todo.leaving, going, time.time())
-        returning = migration.due(move, todo.returning, going + len(leaving), time.time())
+        going, most = len(watched.on_their_way), migration.at_once(len(watched.table))
+        leaving = migration.due(move, todo.leaving, going, time.time(), most)
+        returning = migration.due(move, todo.returning, going + len(leaving), time.time(), most)
         for stored, there in todo.stale:
             await self._forget_stale(stored, there)
         for stored, wanted in todo.lacking:
@@ -408,7 +408,7 @@ class Bridge:
                 self._complete_all(move, key, watched, todo.handed_over),
                 self._send_over(move, watched, leaving),
                 self._ask_back(key, watched, returning),
-                *(self._bring(watched, who, there) for who, there in todo.absent[: migration.AT_ONCE]),
+                *(self._bring(watched, who, there) for who, there in todo.absent[:most]),
             ]
         )
 

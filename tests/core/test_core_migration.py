@@ -57,13 +57,14 @@ def test_they_go_in_their_slots_and_no_more_at_a_time_than_arrive():
     move = replace(MOVE, changed_at=1_000.0, slot_seconds=30.0)
     keys = KEYS[:200]
     assert mg.due(move, keys, 0, 999.0) == []
-    half = mg.due(move, keys, 0, 1_015.0, at_once=1_000)
+    half = mg.due(move, keys, 0, 1_015.0, most=1_000)
     assert set(half) == {key for key in keys if mg.slot_ms(move, key) <= 15_000}
     assert [mg.slot_ms(move, key) for key in half] == sorted(mg.slot_ms(move, key) for key in half)
-    assert mg.due(move, keys, 0, 1_030.0, at_once=7) == half[:7]
-    assert mg.due(move, keys, 5, 1_030.0, at_once=7) == half[:2]
-    assert mg.due(move, keys, 9, 1_030.0, at_once=7) == []
-    assert len(mg.due(move, keys, 0, 1_030.0)) == mg.AT_ONCE
+    assert mg.due(move, keys, 0, 1_030.0, most=7) == half[:7]
+    assert mg.due(move, keys, 5, 1_030.0, most=7) == half[:2]
+    assert mg.due(move, keys, 9, 1_030.0, most=7) == []
+    assert len(mg.due(move, keys, 0, 1_030.0)) == mg.AT_ONCE == mg.at_once(300)
+    assert mg.at_once(10_000) == 100
 
 
 def test_a_connection_is_marked_on_the_way_there_and_plain_on_the_way_back():
