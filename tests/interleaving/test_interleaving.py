@@ -13,7 +13,9 @@ from sim_breaks import CLUSTER, LAMBDA
 from sim_failover import Forgetful, run_failover
 from sim_move import run_move
 from sim_runs import all_violations, first_violation, run_cluster, run_lambda
-from sim_world import Crashed, Loop, Process, World
+from sim_world import Crashed, Loop, Process, Violation, World
+
+from adapters.ec2_cluster.shell import Shell
 
 SEEDS = 1_000
 
@@ -58,8 +60,17 @@ def test_a_move_between_both_sides_with_crashes_at_every_step():
     assert seen["restarts"] > seeds / 2
 
 
-def test_a_refused_save_of_a_former_claim_does_not_release_the_acks_of_a_newer_one():
-    run_move(842)
+def test_a_refused_save_of_a_former_claim_does_not_release_the_acks_of_a_newer_one(monkeypatch):
+    run_move(824)
+    drop = Shell._drop
+
+    def drop_what_is_newer_too(shell, key, owned):
+        drop(shell, key, owned)
+        shell._dirty.pop(key, None)
+
+    monkeypatch.setattr(Shell, "_drop", drop_what_is_newer_too)
+    with pytest.raises(Violation, match="acknowledged"):
+        run_move(824)
 
 
 @pytest.mark.parametrize(
