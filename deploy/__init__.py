@@ -14,6 +14,9 @@ account.py      clients of an AWS account; credentials that are missing, in one 
 operate.py      up, down and looking: the steps behind the command
 rehearse.py     the stacks on an emulated AWS, with a student and a proctor talking through the serverless one
 fleet.py        instances on this machine, behind a balancer: health checks, scale-out, drain
+migrate.py      the steps of a move of a live exam; migrate_cli.py: its commands
+bridge.py       the process that sees both sides during a move; bridge_sides.py: the serverless one
+migration_rehearsal.py  a whole move on this machine, with faults
 names.py  lock.py   what stacks are called; the wheels that go into the artifacts
 cli.py          the `deploy` command
 ```
