@@ -10,7 +10,7 @@ gateway.py        @connections                                                  
 aws_http.py       the signed HTTP client under all four, with its meter                  resources.py   tables and queues
 usage.py          what was used, as metrics in the log                                   tokens.py       the keys of tokens
 http.py           the web pages' WSGI application on Lambda                              config.py      settings from environment
-history.py        timelines and conversations, for the HTTP API                          records.py      schools and rosters, for it too
+history.py        timelines and conversations, for the HTTP API                          records.py      schools, rosters
 moves.py          a move to or from the cluster, kept as data                            admin.py        an operator's revocations
 rights.py         what each handler may do, declared beside it
 local/            all of it on one machine, behind an emulated API Gateway
