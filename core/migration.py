@@ -34,7 +34,7 @@ class Move(Struct, frozen=True, omit_defaults=True):
     """The move of a stage. `percent` of the students belong on the cluster; `exams` and `groups` bound it (none: all).
 
     `lambda_url` and `ec2_url` are where pages connect. `slot_seconds`: over how long a step is spread. `version` rises with each
-    change.
+    change. `started_at`: when it began, at 0 %.
     """
 
     lambda_url: str
@@ -47,6 +47,7 @@ class Move(Struct, frozen=True, omit_defaults=True):
     version: int = 1
     changed_at: float = 0.0
     reason: str = ""
+    started_at: float = 0.0
 
     def url(self, home: Home) -> str:
         """Where pages of this side's participants connect."""
@@ -79,6 +80,14 @@ def widened(move: Move, exams: Sequence[str] = (), groups: Sequence[str] = ()) -
     return replace(
         move, exams=tuple(dict.fromkeys((*move.exams, *exams))), groups=tuple(dict.fromkeys((*move.groups, *groups)))
     )
+
+
+def concerns(move: Move, quiz_id: str, opened_in_cluster_at: float | None = None) -> bool:
+    """Whether the move is about this exam. One that only the cluster has is, if it was opened there since the move began: one that
+    was there before never was on the other side, and a move at 0 % would bring it there.
+    """
+    is_named = not move.exams or quiz_id in move.exams
+    return is_named and (opened_in_cluster_at is None or opened_in_cluster_at >= move.started_at)
 
 
 def place(key: ParticipantKey) -> int:

@@ -62,6 +62,7 @@ _QUIET_SECONDS = 1.0
 _PLAN_SECONDS = 0.5
 _IDLE_PLAN_SECONDS = 3.0
 _IDLE_REPORT_SECONDS = 60.0
+_NO_MOVE_SECONDS = 10.0
 _TABLE_SECONDS = 2.0
 _TURN_SECONDS = 3
 _ATTEMPT_SECONDS = 20.0
@@ -274,8 +275,8 @@ class Bridge:
         if move is None:
             self._move, self._open = None, set()
             return
-        here = await self._open_in_cluster() if move.state != "finished" else set()
-        found = {key for key in there | here if not move.exams or key.quiz_id in move.exams}
+        here = await self._open_in_cluster(move, there) if move.state != "finished" else set()
+        found = here | {key for key in there if migration.concerns(move, key.quiz_id)}
         for key in self._exams.keys() & found:
             self._exams[key].seen_open_at = now
         closing = {key for key, watched in self._exams.items() if now - watched.seen_open_at < _CLOSING_SECONDS}
@@ -284,12 +285,18 @@ class Bridge:
                 task.cancel()
         self._move, self._open = move, found | closing
 
-    async def _open_in_cluster(self) -> set[ExamKey]:
-        """Exams that were opened there, over its HTTP API or by a first report."""
+    async def _open_in_cluster(self, move: Move, there: set[ExamKey]) -> set[ExamKey]:
+        """Exams that were opened there only, over its HTTP API, and are the move's business."""
         pipeline = self._redis.pipeline(transaction=False)
         for partition in all_partitions():
             pipeline.smembers(partition.exams)
-        return {exam_of(ident.decode()) for idents in await pipeline.execute() for ident in idents}
+        keys = {exam_of(ident.decode()) for idents in await pipeline.execute() for ident in idents} - there
+        exams = await all_of(self._broker.load_exam(key) for key in keys)
+        return {
+            exam.key
+            for exam in exams
+            if exam is not None and exam.state != "closed" and migration.concerns(move, exam.quiz_id, exam.opened_at)
+        }
 
     async def _exam_round(self, move: Move, key: ExamKey) -> None:
         now = time.monotonic()
@@ -1020,7 +1027,7 @@ def main() -> None:
         except NoMoveYet:
             if forced:
                 sys.exit("no move is under way")
-            time.sleep(_IDLE_PLAN_SECONDS)
+            time.sleep(_NO_MOVE_SECONDS)
         except (AwsError, OSError) as error:
             if forced:
                 sys.exit(f"the table can't be read: {error}")

@@ -171,7 +171,7 @@ def start(plane: Plane, move: Move) -> Move:
             f"{health.on_ec2} participants of the last move are on the cluster in exams that are not closed, and a move that "
             "begins at 0 % would bring them back; wait until these exams are closed"
         )
-    after = replace(move, version=1 if before is None else before.version + 1)
+    after = replace(move, version=1 if before is None else before.version + 1, started_at=move.changed_at)
     if not plane.save(before, after):
         raise WrongStep("somebody else began a move at the same time; look at `deploy migrate status`")
     plane.weigh(0.0)

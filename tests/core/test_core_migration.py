@@ -45,6 +45,15 @@ def test_an_exam_or_group_that_is_not_named_stays():
     assert mg.target(grouped, KEYS[0], "room-2") == "lambda"
 
 
+def test_an_exam_that_only_the_cluster_has_is_the_moves_business_if_it_began_since():
+    move = replace(MOVE, started_at=1_000.0, exams=("math",))
+    assert mg.concerns(move, "math")
+    assert not mg.concerns(move, "physics")
+    assert mg.concerns(move, "math", 1_000.5)
+    assert not mg.concerns(move, "math", 999.5)
+    assert not mg.concerns(move, "physics", 1_000.5)
+
+
 def test_slots_are_spread_over_the_step_and_do_not_follow_the_order_of_moving():
     slots = sorted(mg.slot_ms(MOVE, key) for key in on_ec2(MOVE))
     assert slots[0] >= 0
