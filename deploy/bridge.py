@@ -172,13 +172,18 @@ class Bridge:
         await self._broker.client.connect_patiently()
         await self._broker.sample_clock()
         await self._wait_for_turn()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._again(self._round, _ROUND_SECONDS))
-            group.create_task(self._again(self._take_all_inboxes, _ROUND_SECONDS))
-            group.create_task(self._again(self._listen, 0.0))
-            group.create_task(self._again(self._carry_away, 0.02))
-            group.create_task(self._again(self._report, 1.0))
-            group.create_task(self._keep_turn())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._again(self._round, _ROUND_SECONDS))
+                group.create_task(self._again(self._take_all_inboxes, _ROUND_SECONDS))
+                group.create_task(self._again(self._listen, 0.0))
+                group.create_task(self._again(self._carry_away, 0.02))
+                group.create_task(self._again(self._report, 1.0))
+                group.create_task(self._keep_turn())
+        finally:
+            with contextlib.suppress(*_PASSING):
+                if await self._redis.get(TURN) == self.name.encode():
+                    await self._redis.delete(TURN)  # the next one need not wait
 
     async def _wait_for_turn(self) -> None:
         """Each instance has a bridge, and one of them acts. Two at a time would do no harm, and everything twice."""

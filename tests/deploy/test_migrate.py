@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from msgspec.structs import replace
 
+from adapters.ec2_cluster.embedded import EmbeddedRedis
 from adapters.lambda_apigw import resources
 from core.events import CommandIssued
 from core.exam import new_exam
@@ -384,3 +385,37 @@ def test_without_an_account_each_command_says_what_it_needs(command, monkeypatch
     )
     assert result.exit_code == 1
     assert "no AWS credentials: set AWS_PROFILE" in result.output
+
+
+# --- one bridge at a time -------------------------------------------------------------------------------------------------------
+
+
+def test_of_the_bridges_of_several_instances_one_acts_and_the_next_takes_over(monkeypatch):
+    monkeypatch.setattr(bridge, "_TURN_SECONDS", 1)
+    environment = {
+        "AWS_REGION": "ap-southeast-1",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # nothing is asked of it
+        "PROCTORWIRE_STATE_TABLE": "state",
+        "PROCTORWIRE_JOURNAL_TABLE": "journal",
+        "PROCTORWIRE_MANAGEMENT_URL": "http://127.0.0.1:9",
+        "PROCTORWIRE_TOKEN_SECRET": "k" * 64,
+    }
+
+    async def play(url: str) -> None:
+        settings = bridge.settings_of(environment, None)
+        first, second = bridge.Bridge(settings, url), bridge.Bridge(settings, url)
+        await first._wait_for_turn()
+        keeping = asyncio.create_task(first._keep_turn())
+        waiting = asyncio.create_task(second._wait_for_turn())
+        await asyncio.sleep(1.3)  # longer than a turn that nobody renews
+        assert not waiting.done()
+        keeping.cancel()  # killed: it renews no more
+        await asyncio.wait_for(waiting, 10)
+        with pytest.raises(bridge.LostTurn):
+            await first._keep_turn()
+        await asyncio.gather(first._redis.aclose(), second._redis.aclose(), keeping, return_exceptions=True)
+
+    with EmbeddedRedis.start() as server:
+        asyncio.run(play(server.url))
