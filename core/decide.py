@@ -216,6 +216,8 @@ def _status_reported(draft: _Draft, event: StatusReported) -> None:
     if repeated or overtaken:
         if report.attempt_state == "submitted":
             _step(draft, "submit")  # safe in any order: nothing but a new attempt follows a submission
+        if report.seq == session.seq:  # its ack never came: whoever saved it may have died before proctors were told
+            draft.effects.append(effects.PublishView(draft.after.key, draft.after.group))
     else:
         _apply(draft, event, session)
     if joining:

@@ -134,8 +134,9 @@ def test_at_or_below_the_last_applied_is_acknowledged_again_and_not_applied():
     for seq in (1, 4, 5):
         decision = story(report(1, seq=seq, question_answered=9))
         assert decision.participant is before
-        assert [type(e) for e in decision.effects] == [fx.Ack]
-        assert decision.effects[0].frame.data.seq == seq
+        assert [a.seq for a in frames(decision, m.Ack)] == [seq]
+        # whoever saved the last one may have died before proctors were shown it
+        assert [type(e) for e in decision.effects] == ([fx.PublishView] if seq == 5 else []) + [fx.Ack]
 
 
 def test_a_gap_in_seq_is_no_error():
