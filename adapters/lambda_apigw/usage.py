@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 import msgspec
-from aws_lambda_powertools import Metrics
+from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from adapters.lambda_apigw.aws_http import Meter
 
@@ -28,9 +28,7 @@ class UsageLog:
         self._every_seconds = every_seconds
         self._invocations = 0
         self._written_at = 0.0
-        self._metrics: Metrics | None = (
-            None  # all of a process are one, and the bridge has many of us, of which none is invoked
-        )
+        self._metrics: EphemeralMetrics | None = None  # made when there is something to write: the bridge never does
 
     def invoked(self, now: float) -> None:
         """An invocation has ended."""
@@ -43,7 +41,7 @@ class UsageLog:
             sys.stdout.write(self._line(used, now))
             return
         if self._metrics is None:
-            self._metrics = Metrics(namespace=NAMESPACE)
+            self._metrics = EphemeralMetrics(namespace=NAMESPACE)
             self._metrics.set_default_dimensions(function=self._function)
         for name, value in used.items():
             self._metrics.add_metric(name=name, unit="Count", value=value)

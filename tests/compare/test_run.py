@@ -84,9 +84,9 @@ def test_an_honest_server_loses_nothing_and_everything_is_timed(client: str, sou
     result, steps = sound[0][client]
     found = result.modes["ec2"]
     assert (found.lost, found.duplicates, found.false_offline) == (0, 0, 0), found.problems
-    assert found.sent == found.delivered > 20
-    assert found.latency_ms.delivery.count > 20
-    assert found.latency_ms.message.count > 10
+    assert found.sent == found.delivered > 10
+    assert found.latency_ms.delivery.count > 10
+    assert found.latency_ms.message.count > 5
     assert found.latency_ms.round_trip.count == (found.sent if client == "proctorwire" else 0)
     assert found.offline_detection_s.summary.count == 2
     assert 1.5 <= found.offline_detection_s.summary.max < 3.5
@@ -94,7 +94,7 @@ def test_an_honest_server_loses_nothing_and_everything_is_timed(client: str, sou
     assert found.cost is not None
     assert found.opening_usage is not None
     assert found.opening_usage.duration_seconds < found.usage.duration_seconds
-    assert found.usage.journal_entries > 16
+    assert found.usage.journal_entries > 10
     assert not result.partial
     assert not result.anything_lost
     assert steps.phases == ["starting", "running", "settling", "reading", "done"] or "settling" not in steps.phases
