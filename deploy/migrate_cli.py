@@ -252,7 +252,7 @@ _FAULTS = ("bridge", "worker", "redis", "environment", "two-tabs", "transit-comm
 @click.option("--students", default=300, show_default=True, type=click.IntRange(4, 2000), help="How many pages.")
 @click.option("--fault", type=click.Choice([*_FAULTS, "all"]), help="Harm in the middle of a step.")
 @click.option(
-    "--interval", default=10.0, show_default=True, type=click.FloatRange(0.5, 60), help="Seconds between reports."
+    "--interval", default=5.0, show_default=True, type=click.FloatRange(0.5, 60), help="Seconds between reports."
 )
 @click.option(
     "--slot-seconds", default=5.0, show_default=True, type=click.FloatRange(0.5, 60), help="Length of a step."

@@ -404,7 +404,7 @@ class Outcome(Struct, frozen=True):
 class Rehearsal:
     """Both sides, the bridge, pages and dashboards."""
 
-    def __init__(self, students: int, say: Callable[[str], None], *, interval: float = 10.0, slot_seconds: float = 5.0):
+    def __init__(self, students: int, say: Callable[[str], None], *, interval: float = 5.0, slot_seconds: float = 5.0):
         self._students = students
         self._say = say
         self._interval = interval
@@ -798,7 +798,7 @@ class Rehearsal:
 
 
 async def rehearse(
-    students: int, say: Callable[[str], None], fault: Fault | None = None, *, interval: float = 10.0, slot: float = 5.0
+    students: int, say: Callable[[str], None], fault: Fault | None = None, *, interval: float = 5.0, slot: float = 5.0
 ) -> Outcome:
     """Play a move in steps, one rollback in it, and finish; with a fault in the middle of a step.
 
