@@ -6,6 +6,7 @@ To look into a seed: `run_lambda(236)` or `run_cluster(236)` of `sim_runs` runs 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 import sim_move
@@ -13,9 +14,10 @@ from sim_breaks import CLUSTER, LAMBDA
 from sim_failover import Forgetful, run_failover
 from sim_move import run_move
 from sim_runs import all_violations, first_violation, run_cluster, run_lambda
-from sim_world import Crashed, Loop, Process, Violation, World
+from sim_world import Crashed, Loop, Process, World
 
-from adapters.ec2_cluster.shell import Shell
+from adapters.ec2_cluster.shell import Shell, _Owned
+from core.participant import ParticipantKey, new_participant
 
 SEEDS = 1_000
 
@@ -60,17 +62,14 @@ def test_a_move_between_both_sides_with_crashes_at_every_step():
     assert seen["restarts"] > seeds / 2
 
 
-def test_a_refused_save_of_a_former_claim_does_not_release_the_acks_of_a_newer_one(monkeypatch):
-    run_move(824)
-    drop = Shell._drop
-
-    def drop_what_is_newer_too(shell, key, owned):
-        drop(shell, key, owned)
-        shell._dirty.pop(key, None)
-
-    monkeypatch.setattr(Shell, "_drop", drop_what_is_newer_too)
-    with pytest.raises(Violation, match="acknowledged"):
-        run_move(824)
+def test_a_refused_save_of_a_former_claim_does_not_release_the_acks_of_a_newer_one():
+    run_move(824)  # met it once; by now such a claim is rare, so the step itself is looked at too
+    key = ParticipantKey("school", "quiz", "ann")
+    shell: Any = Shell("w1", *[None] * 5)  # type: ignore[arg-type]  # none of them has a part in it
+    former, newer = (_Owned(key, new_participant(key, "ec2"), epoch) for epoch in (1, 2))
+    shell._owned[key] = shell._dirty[key] = newer
+    shell._drop(key, former)
+    assert (shell._owned, shell._dirty) == ({key: newer}, {key: newer})
 
 
 @pytest.mark.parametrize(
