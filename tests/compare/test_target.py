@@ -152,7 +152,7 @@ async def test_a_tiny_exam_passes_through_each_local_deployment(make: type[Targe
     assert found.memory.total_bytes > 10e6
     if target.name == "ec2":
         assert found.cpu.cores.count >= 1  # a look each second
-        assert 0 < found.cpu.cores.max < 8
+        assert 0 <= found.cpu.cores.max < 8  # in hundredths of a second, of which one tiny exam may take none
         assert 10e6 < found.memory.each_second.p50 <= found.memory.total_bytes
     assert found.usage.journal_entries >= 4  # the attempt, the first label, the warning, its receipts
     assert found.cost is not None
