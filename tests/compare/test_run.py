@@ -42,6 +42,7 @@ async def run(server: ReferenceServer, options: Options = SHORT, **more) -> Resu
 
 
 CLIENTS = ("proctorwire", "paper")
+STOOD_STILL_MS = 300
 FAULTS = {
     "lose an update": {"lost"},
     "publish nothing": {"lost"},
@@ -66,7 +67,16 @@ async def sound() -> tuple[dict[str, tuple[Result, Steps]], Result]:
             for client in CLIENTS
         ),
     )
-    return {client: (result, steps[client]) for client, result in zip(CLIENTS, honest, strict=True)}, died
+    found = {client: (result, steps[client]) for client, result in zip(CLIENTS, honest, strict=True)}
+    for client, (result, step) in found.items():
+        generator = result.modes["ec2"].generator
+        assert generator is not None
+        if generator.lag_ms_max > STOOD_STILL_MS:  # three at a time were too many for this machine now: then by itself
+            found[client] = (
+                await run(ReferenceServer(), msgspec.structs.replace(SHORT, client=client), progress=step),
+                step,
+            )
+    return found, died
 
 
 async def _dies_for_a_moment() -> Result:
@@ -84,9 +94,9 @@ def test_an_honest_server_loses_nothing_and_everything_is_timed(client: str, sou
     result, steps = sound[0][client]
     found = result.modes["ec2"]
     assert (found.lost, found.duplicates, found.false_offline) == (0, 0, 0), found.problems
-    assert found.sent == found.delivered > 10
-    assert found.latency_ms.delivery.count > 10
-    assert found.latency_ms.message.count > 5
+    assert found.sent == found.delivered > 20
+    assert found.latency_ms.delivery.count > 20
+    assert found.latency_ms.message.count > 10
     assert found.latency_ms.round_trip.count == (found.sent if client == "proctorwire" else 0)
     assert found.offline_detection_s.summary.count == 2
     assert 1.5 <= found.offline_detection_s.summary.max < 3.5
@@ -94,7 +104,7 @@ def test_an_honest_server_loses_nothing_and_everything_is_timed(client: str, sou
     assert found.cost is not None
     assert found.opening_usage is not None
     assert found.opening_usage.duration_seconds < found.usage.duration_seconds
-    assert found.usage.journal_entries > 10
+    assert found.usage.journal_entries > 16
     assert not result.partial
     assert not result.anything_lost
     assert steps.phases == ["starting", "running", "settling", "reading", "done"] or "settling" not in steps.phases
