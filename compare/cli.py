@@ -16,15 +16,16 @@ from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from compare import run as running
+from compare.bill.usage import Mode
 from compare.commands import register
 from compare.commands.common import format_options
 from compare.commands.scenarios import scenario_option
+from compare.output import prepare_output, write_output
+from compare.pages.report import html_report, terminal_table
 from compare.present import Format, Out, present
-from compare.report import html_report, terminal_table
-from compare.result import MODE_NAMES
-from compare.run import BadInput, Comparison, Options, Phase, generator_words
-from compare.usage import Mode
+from compare.run import comparison as running
+from compare.run.comparison import BadInput, Comparison, Options, Phase, generator_words
+from compare.run.result import MODE_NAMES
 
 _INTERRUPTED = 130
 _FILES_WANTED = 65_536
@@ -119,14 +120,14 @@ def run_command(output: Path, form: Format, quiet: bool, **given: Any) -> int:
             msgspec.convert(given, Options), keep_duration=own["duration"], keep_hours=own["hours"]
         )
         running.checked(options)
-        running.prepare_output(output)
+        prepare_output(output)
         _allow_many_sockets()
         comparison, interrupted = _run(options, show=not quiet and sys.stderr.isatty())
         result = comparison.result
         if interrupted and not result.modes:
             click.echo("Stopped before anything was measured.", err=True)
             return _INTERRUPTED
-        json_path, report_path = running.write_output(output, result)
+        json_path, report_path = write_output(output, result)
     except BadInput as exc:
         raise click.UsageError(str(exc)) from exc
 

@@ -26,8 +26,8 @@ from adapters.ec2_cluster.config import new_secret
 from adapters.ec2_cluster.local import LocalCluster
 from adapters.ec2_cluster.web import WebReady
 from adapters.lambda_apigw.local.child_process import die_with_parent
-from compare.clients import Client, Surroundings
-from compare.recording import Clock, LineEnd, Traffic
+from compare.run.clients import Client, Surroundings
+from compare.run.recording import Clock, LineEnd, Traffic
 from core import messages as m
 from core.errors import CloseCode
 from core.identity import Principal, issue

@@ -22,8 +22,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from compare.markup import Markup, element
-from compare.page import data_table, document
+from compare.pages.markup import Markup, element
+from compare.pages.parts import data_table, document
 
 Format: TypeAlias = Literal["text", "md", "csv", "json", "html"]
 FORMATS: tuple[Format, ...] = ("text", "md", "csv", "json", "html")

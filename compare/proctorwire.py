@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from compare.administration import admin
 from compare.commands import bench, serverless
-from compare.records import purge, records
+from compare.commands.admin import admin
+from compare.commands.records import purge, records
 from core.identity import Principal, issue
 
 _HOURS = 3600.0
@@ -247,7 +247,7 @@ def chaos(names: tuple[str, ...], seed: int, students: int, quick: bool, just_li
       proctorwire chaos
       proctorwire chaos redis-emptied worker-killed --seed 7
     """
-    from compare.chaos_report import run, scenarios_named
+    from compare.faults.chaos_report import run, scenarios_named
 
     chosen, unknown = scenarios_named(names, quick)
     if unknown:

@@ -16,9 +16,9 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from compare.model import AckPolicy, ClientKind
-from compare.plan import Arrival, Scaling
-from compare.trace import TraceError, read_trace
+from compare.advice.plan import Arrival, Scaling
+from compare.model.units import AckPolicy, ClientKind
+from compare.run.trace import TraceError, read_trace
 
 
 class ScenarioError(Exception):

@@ -13,11 +13,11 @@ from typing import Any, Literal
 from botocore.exceptions import ClientError
 from msgspec import Struct
 
-from compare import calibration
-from compare.model import Exam
-from compare.prices import PriceError, load_prices
-from compare.quotas import limits
-from compare.stretch import CostError
+from compare.advice.quotas import limits
+from compare.bill.prices import PriceError, load_prices
+from compare.bill.stretch import CostError
+from compare.model import calibration
+from compare.model.units import Exam
 from deploy.account import Account, AccountError
 from deploy.cost import Usage
 from deploy.operate import Operator

@@ -12,13 +12,13 @@ from typing import Any
 
 from msgspec import Struct
 
-from compare import calibration
-from compare.advise import Case, price
-from compare.assumptions import Assumptions
-from compare.model import Exam
-from compare.prices import MissingPriceError, PriceError, Prices, load_prices
-from compare.standing import Habits, Standing, agent_metric_months, function_metric_months, standing_lines
-from compare.stretch import HOURS_PER_MONTH, CostError
+from compare.advice.choice import Case, price
+from compare.bill.assumptions import Assumptions
+from compare.bill.prices import MissingPriceError, PriceError, Prices, load_prices
+from compare.bill.standing import Habits, Standing, agent_metric_months, function_metric_months, standing_lines
+from compare.bill.stretch import HOURS_PER_MONTH, CostError
+from compare.model import calibration
+from compare.model.units import Exam
 from deploy.names import Mode
 from deploy.templates import Template
 

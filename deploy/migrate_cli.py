@@ -298,11 +298,11 @@ def _show_costs(
     students: int, exams_per_month: float = 8.0, hours: float = 2.0, region: str = "ap-southeast-1"
 ) -> None:
     """What exams of this size cost a month before and after, by `compare`'s model."""
-    from compare import calibration
-    from compare.advise import Case, price
-    from compare.assumptions import Assumptions
-    from compare.model import Exam
-    from compare.prices import PriceError, load_prices
+    from compare.advice.choice import Case, price
+    from compare.bill.assumptions import Assumptions
+    from compare.bill.prices import PriceError, load_prices
+    from compare.model import calibration
+    from compare.model.units import Exam
 
     try:
         prices = load_prices(region)

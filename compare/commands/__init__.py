@@ -1,6 +1,7 @@
-"""The commands that decide: each module has one, reads its options, asks the library, and prints.
+"""The commands: each module has one or a few, reads their options, asks the library, and prints.
 
-`register` puts them on the `compare` group.
+`register` puts those of `compare` on its group. `admin`, `bench`, `records` and `serverless` are of `proctorwire`, which takes
+them itself.
 """
 
 import click

@@ -12,9 +12,9 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from compare import calibration
-from compare.advise import Advice, Case, Flip, advise, best_type
-from compare.assumptions import Assumptions
+from compare.advice.choice import Advice, Case, Flip, advise, best_type
+from compare.bill.assumptions import Assumptions
+from compare.bill.prices import load_prices
 from compare.commands.common import (
     Function,
     calibration_option,
@@ -26,11 +26,11 @@ from compare.commands.common import (
     write_page,
 )
 from compare.commands.scenarios import scenario_option
-from compare.model import Exam
-from compare.outlook import PAGE_SECTIONS, outlook_page
-from compare.page import money
+from compare.model import calibration
+from compare.model.units import Exam
+from compare.pages.outlook import PAGE_SECTIONS, outlook_page
+from compare.pages.parts import money
 from compare.present import Format, Out, present, progress
-from compare.prices import load_prices
 
 _EXAM = Exam(students=1)
 _GIVEN = Assumptions()

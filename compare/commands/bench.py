@@ -48,8 +48,8 @@ def bench_command(
     """
     import uvloop
 
-    from compare.bench import Shape
-    from compare.bench_run import QUICK, Plan, run, run_rates, text_of_split
+    from compare.bench.cluster import Shape
+    from compare.bench.suite import QUICK, Plan, run, run_rates, text_of_split
 
     def say(line: str) -> None:
         click.echo(line, err=as_json)

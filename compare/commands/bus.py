@@ -10,9 +10,9 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from compare.bus import NAMES, SECONDS_EACH, BusTable, Load, Loss, measure_all
+from compare.bench.bus import NAMES, SECONDS_EACH, BusTable, Load, Loss, measure_all
 from compare.commands.common import format_options, in_range, option, quiet_option
-from compare.page import milliseconds
+from compare.pages.parts import milliseconds
 from compare.present import Format, Out, present, progress
 
 _LOAD = Load()

@@ -11,12 +11,12 @@ import msgspec
 import uvloop
 from rich.table import Table
 
-from compare import calibration
-from compare.calibration import Calibration, CalibrationError
 from compare.commands.common import allow_many_sockets, print_json, quiet_option
+from compare.model import calibration
+from compare.model.calibration import Calibration, CalibrationError
+from compare.model.speed import report_ms
 from compare.present import console, progress
-from compare.result import Result, ResultError, decode_result, encode_result
-from compare.speed import report_ms
+from compare.run.result import Result, ResultError, decode_result, encode_result
 
 STANDARD_RUNS = (
     {"mode": "lambda", "students": 200, "exams": 2},
@@ -166,7 +166,8 @@ def _read(path: Path) -> Result:
 
 def _measured(known: Calibration, provisional: bool, quick: bool, keep: Path | None, quiet: bool) -> Calibration:
     """New coefficients from the standard runs, and how far they are off for two others; quick ones have no such test."""
-    from compare.heldout import examined  # with it come schedules and models that printing coefficients does not need
+    # with it come schedules and models that printing coefficients does not need
+    from compare.model.heldout import examined
 
     runs, tests = (QUICK_RUNS, ()) if quick else (STANDARD_RUNS, HELD_OUT_RUNS)
     made = []
@@ -191,7 +192,8 @@ def _keep(path: Path, result: Result) -> None:
 
 
 def _run(options: dict[str, object]) -> Result:
-    from compare import run as running  # brings both deployments with it, which the other ways through here don't need
+    # brings both deployments with it, which the other ways through here don't need
+    from compare.run import comparison as running
 
     given = msgspec.convert({"duration": _RUN_SECONDS, "interval": 5.0, **options}, running.Options)
     allow_many_sockets()
@@ -203,7 +205,7 @@ def _run(options: dict[str, object]) -> Result:
 
 
 def _fitted(results: list[Result], known: Calibration, provisional: bool) -> Calibration:
-    from compare.observed import calibrate
+    from compare.model.observed import calibrate
 
     try:
         return calibrate(results, known, provisional=provisional)

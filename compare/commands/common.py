@@ -13,10 +13,10 @@ from typing import Any
 import click
 import msgspec
 
-from compare.calibration import CalibrationError
+from compare.bill.prices import PriceError
+from compare.bill.stretch import CostError
+from compare.model.calibration import CalibrationError
 from compare.present import FORMATS, Format
-from compare.prices import PriceError
-from compare.stretch import CostError
 
 Function = Callable[..., Any]
 

@@ -12,9 +12,9 @@ import click
 from rich.table import Table
 
 from compare.commands.common import format_options, in_range, quiet_option
-from compare.difference import Difference, Row, difference, load_side
 from compare.present import Format, Out, present, progress
-from compare.result import MODE_NAMES, ResultError
+from compare.run.difference import Difference, Row, difference, load_side
+from compare.run.result import MODE_NAMES, ResultError
 
 _MARKS = {"worse": "worse", "better": "better", "same": "", "unknown": "?"}
 _TIMEOUT_SECONDS = 7_200

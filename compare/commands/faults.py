@@ -9,13 +9,13 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from compare.bill.usage import Mode
 from compare.commands.common import allow_many_sockets, format_options, option, quiet_option
-from compare.faultpage import PAGE, TABLE_FILE, faults_page, keep
+from compare.faults.trials import SECONDS_EACH, TRIALS, FaultTable, Outcome, try_all
+from compare.pages.faults import PAGE, TABLE_FILE, faults_page, keep
 from compare.present import Format, Out, present, progress
-from compare.result import MODE_NAMES
-from compare.target import TargetError
-from compare.trials import SECONDS_EACH, TRIALS, FaultTable, Outcome, try_all
-from compare.usage import Mode
+from compare.run.result import MODE_NAMES
+from compare.run.target import TargetError
 
 
 @click.command("faults")

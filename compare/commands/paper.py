@@ -15,10 +15,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
-from compare import calibration, paper
-from compare.assumptions import Assumptions
-from compare.bill import CostLine
-from compare.calibration import Calibration
+from compare.advice import paper
+from compare.bill.assumptions import Assumptions
+from compare.bill.lines import CostLine
+from compare.bill.prices import Prices, load_prices
 from compare.commands.common import (
     allow_many_sockets,
     calibration_option,
@@ -28,12 +28,13 @@ from compare.commands.common import (
     quiet_option,
     write_page,
 )
-from compare.dayplan import clock
-from compare.page import amount, milliseconds, money
-from compare.paperpage import paper_page
+from compare.model import calibration
+from compare.model.calibration import Calibration
+from compare.pages.day import clock
+from compare.pages.paper import paper_page
+from compare.pages.parts import amount, milliseconds, money
 from compare.present import Format, Out, present
-from compare.prices import Prices, load_prices
-from compare.result import Result
+from compare.run.result import Result
 
 PARTS = ("a", "b", "c", "d")
 
@@ -126,7 +127,7 @@ def _sources(prices: Prices, known: Calibration) -> str:
 
 def _run(minutes: float, show: bool) -> Result:
     """The stress test on this machine: two instances, 1,000 students, a frame every five seconds."""
-    from compare import run as running  # brings both deployments with it, which the other parts don't need
+    from compare.run import comparison as running  # brings both deployments with it, which the other parts don't need
 
     options = msgspec.convert(
         {

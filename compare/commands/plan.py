@@ -11,8 +11,9 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from compare import calibration
-from compare.assumptions import Assumptions
+from compare.advice.plan import Day, DayResult, simulate
+from compare.bill.assumptions import Assumptions
+from compare.bill.prices import load_prices
 from compare.commands.common import (
     calibration_option,
     clear_errors,
@@ -24,12 +25,11 @@ from compare.commands.common import (
     write_page,
 )
 from compare.commands.scenarios import scenario_option
-from compare.dayplan import crossing_words, milliseconds_or_more, plan_page
-from compare.model import Exam
-from compare.page import money
-from compare.plan import Day, DayResult, simulate
+from compare.model import calibration
+from compare.model.units import Exam
+from compare.pages.day import crossing_words, milliseconds_or_more, plan_page
+from compare.pages.parts import money
 from compare.present import Format, Out, present, progress
-from compare.prices import load_prices
 
 _EXAM = Exam(students=1)
 _MOST_SIZES = 9

@@ -10,11 +10,11 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from compare.bill.pricelist import ENDPOINT_REGION, Refreshed, refresh, rows_of
+from compare.bill.prices import Price, PriceTable, load_prices, load_table, write_table
 from compare.commands.common import clear_errors, format_options, json_option, print_json, quiet_option, region_options
-from compare.page import unit_money
+from compare.pages.parts import unit_money
 from compare.present import Format, Out, Steps, present, progress
-from compare.pricelist import ENDPOINT_REGION, Refreshed, refresh, rows_of
-from compare.prices import Price, PriceTable, load_prices, load_table, write_table
 
 
 @click.group()

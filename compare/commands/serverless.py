@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from compare.bill.prices import Prices, load_prices
 from compare.commands.common import clear_errors, json_option, option, print_json, region_options
 from compare.present import console
-from compare.prices import Prices, load_prices
 
 if TYPE_CHECKING:  # the other commands of `proctorwire` need none of it
-    from compare.bench_lambda import ClientSpeed, Hour, Measured, Row, StartTime
+    from compare.bench.serverless import ClientSpeed, Hour, Measured, Row, StartTime
 
 _MEMORY_SIZES = (128, 256, 512)
 
@@ -125,18 +125,18 @@ def bench_command(
       proctorwire bench-lambda
       proctorwire bench-lambda --students 1000 --memory 128 --region us-east-1
     """
-    from compare import bench_lambda
+    from compare.bench import serverless
 
-    hour = bench_lambda.Hour(students=students, proctors=proctors, changes=changes, memory_mb=memory)
+    hour = serverless.Hour(students=students, proctors=proctors, changes=changes, memory_mb=memory)
     with clear_errors():
         prices = load_prices(region, price_file)
     try:
-        starts, clients = bench_lambda.start_times(), bench_lambda.client_speeds()
-        direct = asyncio.run(bench_lambda.measure("direct", rounds=rounds))
-        together = asyncio.run(bench_lambda.measure("together", rounds=rounds))
-    except bench_lambda.BenchError as error:
+        starts, clients = serverless.start_times(), serverless.client_speeds()
+        direct = asyncio.run(serverless.measure("direct", rounds=rounds))
+        together = asyncio.run(serverless.measure("together", rounds=rounds))
+    except serverless.BenchError as error:
         raise click.ClickException(str(error)) from error
-    rows = bench_lambda.table(direct, together, hour, prices)
+    rows = serverless.table(direct, together, hour, prices)
     if as_json:
         kinds = {found.path: _kinds(found) for found in (direct, together)}
         print_json({"starts": starts, "clients": clients, "kinds": kinds, "hour": hour, "rows": rows})

@@ -12,9 +12,9 @@ import msgspec
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from compare.meter import Samples
-from compare.target import Load
-from compare.usage import ClusterUsage, ProcessSplit
+from compare.bill.usage import ClusterUsage, ProcessSplit
+from compare.run.meter import Samples
+from compare.run.target import Load
 from core import Exam, ExamKey, Participant, ParticipantKey, decide, new_exam, new_participant
 from core import effects as e
 from core import messages as m

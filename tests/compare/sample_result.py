@@ -5,9 +5,10 @@ import random
 
 import msgspec
 
-from compare.cost import ExamPlan, cluster_cost, serverless_cost
-from compare.prices import load_prices
-from compare.result import (
+from compare.bill.cost import ExamPlan, cluster_cost, serverless_cost
+from compare.bill.prices import load_prices
+from compare.bill.usage import ClusterUsage, FunctionUsage, ProcessSplit, ServerlessUsage, ServiceCalls
+from compare.run.result import (
     Cpu,
     Environment,
     Latencies,
@@ -21,7 +22,6 @@ from compare.result import (
     judge,
     summarise,
 )
-from compare.usage import ClusterUsage, FunctionUsage, ProcessSplit, ServerlessUsage, ServiceCalls
 
 STUDENTS = 400
 PROCTORS = 4

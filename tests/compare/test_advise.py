@@ -8,17 +8,17 @@ import pytest
 from click.testing import CliRunner
 from sample_result import sample_result
 
-from compare.advise import Case, advise, best_type, price
-from compare.assumptions import Assumptions
-from compare.calibration import decode, encode, load, shipped
+from compare.advice.choice import Case, advise, best_type, price
+from compare.advice.quotas import limits
+from compare.bill.assumptions import Assumptions
+from compare.bill.prices import load_prices
 from compare.commands import calibrate as calibrate_module
 from compare.commands import register
-from compare.latency import cluster_way, serverless_way
-from compare.model import Exam
-from compare.prices import load_prices
-from compare.quotas import limits
-from compare.result import encode_result
-from compare.speed import report_ms
+from compare.model.calibration import decode, encode, load, shipped
+from compare.model.latency import cluster_way, serverless_way
+from compare.model.speed import report_ms
+from compare.model.units import Exam
+from compare.run.result import encode_result
 
 SINGAPORE = load_prices("ap-southeast-1")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 from click.testing import CliRunner
 
-from compare.bench import Shape, measure_steps
-from compare.bench_run import PARTS, Line, Plan, run, text_of, text_of_split
+from compare.bench.cluster import Shape, measure_steps
+from compare.bench.suite import PARTS, Line, Plan, run, text_of, text_of_split
 from compare.commands import bench as bench_commands
 
 TINY = Plan(

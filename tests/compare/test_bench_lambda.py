@@ -6,14 +6,14 @@ import math
 
 import pytest
 
-from compare import bench_lambda
-from compare.bench_lambda import Hour, Measured, Units
-from compare.prices import load_prices
+from compare.bench import serverless
+from compare.bench.serverless import Hour, Measured, Units
+from compare.bill.prices import load_prices
 
 
 @pytest.fixture(scope="module")
 async def direct() -> Measured:
-    return await bench_lambda.measure("direct", students=2, rounds=3, sweeps=2)
+    return await serverless.measure("direct", students=2, rounds=3, sweeps=2)
 
 
 @pytest.mark.parametrize(
@@ -59,18 +59,18 @@ def test_billed_milliseconds_are_cpu_on_a_share_of_a_core_and_the_waits() -> Non
 
 
 def test_heartbeats_fill_what_changes_leave() -> None:
-    assert bench_lambda.heartbeats(Hour(changes=60, held=True), 15) == 180
+    assert serverless.heartbeats(Hour(changes=60, held=True), 15) == 180
     # the timer starts again with each change; at random moments that wastes some of its time
-    assert 180 < bench_lambda.heartbeats(Hour(changes=60), 15) < 240
-    assert bench_lambda.heartbeats(Hour(changes=0.001), 15) == pytest.approx(240, rel=0.001)
-    assert bench_lambda.echoes(Hour(changes=0.001), 15) == pytest.approx(60, rel=0.001)
+    assert 180 < serverless.heartbeats(Hour(changes=60), 15) < 240
+    assert serverless.heartbeats(Hour(changes=0.001), 15) == pytest.approx(240, rel=0.001)
+    assert serverless.echoes(Hour(changes=0.001), 15) == pytest.approx(60, rel=0.001)
 
 
 def test_detection_times_are_those_of_leases_and_sweeps() -> None:
-    assert [bench_lambda.detection_seconds(beat) for beat in (5, 15, 19)] == [(27, 22), (47, 22), (55, 22)]
+    assert [serverless.detection_seconds(beat) for beat in (5, 15, 19)] == [(27, 22), (47, 22), (55, 22)]
 
 
-def measured(path: bench_lambda.Path) -> Measured:
+def measured(path: serverless.Path) -> Measured:
     """As an idle machine measured it; the money hardly depends on the CPU time."""
     wait = {"dynamodb_read": 1.0, "dynamodb_write": 1.0}
     frame = Units(messages_in=1, invocations=1, cpu_ms=0.7, read_units=1, write_units=1, calls=wait)
@@ -99,7 +99,7 @@ def measured(path: bench_lambda.Path) -> Measured:
 
 
 def test_the_default_beat_costs_at_most_a_quarter_of_the_papers_pattern_and_a_fifth_together() -> None:
-    rows = bench_lambda.table(measured("direct"), measured("together"), Hour(), load_prices("ap-southeast-1", None))
+    rows = serverless.table(measured("direct"), measured("together"), Hour(), load_prices("ap-southeast-1", None))
     share = {(row.name, row.beat): row.share for row in rows}
     assert share["direct, progress at once", 19.0] < 0.21
     assert share["together, progress at once", 19.0] < 0.198
@@ -111,10 +111,10 @@ def test_the_default_beat_costs_at_most_a_quarter_of_the_papers_pattern_and_a_fi
 
 
 def test_both_clients_are_timed_and_ours_is_the_leaner() -> None:
-    lean, boto3 = bench_lambda.client_speeds(60)
+    lean, boto3 = serverless.client_speeds(60)
     assert lean.cpu_ms < boto3.cpu_ms
 
 
 def test_a_start_that_fails_is_one_line() -> None:
-    with pytest.raises(bench_lambda.BenchError, match="No module named"):
-        bench_lambda._started("import no_such_module", 1)
+    with pytest.raises(serverless.BenchError, match="No module named"):
+        serverless._started("import no_such_module", 1)

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from compare import bus, buses
-from compare.bus import Load, Publisher, measure_bus, publication
-from compare.buses import KafkaServer
+from compare.bench import bus, buses
+from compare.bench.bus import Load, Publisher, measure_bus, publication
+from compare.bench.buses import KafkaServer
 from compare.commands import register
 from core.messages import View
 

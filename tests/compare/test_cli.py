@@ -19,8 +19,8 @@ import pytest
 from reference_server import SECRET, ReferenceServer
 
 from compare.cli import compare, main
-from compare.meter import children
-from compare.result import decode_result
+from compare.run.meter import children
+from compare.run.result import decode_result
 from core.policy import Policy
 
 

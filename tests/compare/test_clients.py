@@ -11,10 +11,10 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from compare import clients
-from compare.clients import Client, PaperStudent, Proctor, Student, Surroundings
-from compare.recording import Clock, ProctorLog, StudentLog, Traffic
-from compare.workload import ProctorPlan, ProctorStep, StudentPlan, StudentStep
+from compare.run import clients
+from compare.run.clients import Client, PaperStudent, Proctor, Student, Surroundings
+from compare.run.recording import Clock, ProctorLog, StudentLog, Traffic
+from compare.run.workload import ProctorPlan, ProctorStep, StudentPlan, StudentStep
 from core import messages as m
 from core.messages import View
 

@@ -4,12 +4,12 @@ import msgspec
 import pytest
 from sample_result import cluster_opening, cluster_usage, serverless_opening, serverless_usage
 
-from compare.bill import BreakEven, Curve, break_even, break_even_sentence
-from compare.cost import Assumptions, CostError, ExamPlan, billed_ms, capacity, cluster_cost, compare_costs
-from compare.cost import serverless_cost as cost_of
-from compare.prices import MissingPriceError, load_prices
-from compare.stretch import stretch_cluster, stretch_serverless
-from compare.usage import ClusterUsage, FunctionUsage, ProcessSplit, ServerlessUsage, ServiceCalls
+from compare.bill.cost import Assumptions, CostError, ExamPlan, billed_ms, capacity, cluster_cost, compare_costs
+from compare.bill.cost import serverless_cost as cost_of
+from compare.bill.lines import BreakEven, Curve, break_even, break_even_sentence
+from compare.bill.prices import MissingPriceError, load_prices
+from compare.bill.stretch import stretch_cluster, stretch_serverless
+from compare.bill.usage import ClusterUsage, FunctionUsage, ProcessSplit, ServerlessUsage, ServiceCalls
 
 SINGAPORE = load_prices("ap-southeast-1")
 GIB = 2**30

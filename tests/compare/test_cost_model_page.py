@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from compare.advise import Case, price
-from compare.assumptions import Assumptions
-from compare.calibration import load
-from compare.model import Exam
-from compare.prices import load_prices
+from compare.advice.choice import Case, price
+from compare.bill.assumptions import Assumptions
+from compare.bill.prices import load_prices
+from compare.model.calibration import load
+from compare.model.units import Exam
 
 PAGE = Path(__file__).parents[2] / "docs" / "cost-model.md"
 COEFFICIENTS = Path(__file__).with_name("example_coefficients.json")

@@ -10,8 +10,8 @@ from sample_result import sample_result
 
 from compare.commands import diff as diff_module
 from compare.commands import register
-from compare.difference import difference, load_side, welch
-from compare.result import ResultError, encode_result
+from compare.run.difference import difference, load_side, welch
+from compare.run.result import ResultError, encode_result
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from reference_server import ReferenceServer
 from sample_result import sample_result
 
 from compare.commands import faults, register
-from compare.faultpage import keep, kept
-from compare.result import encode_result, environment_here
-from compare.trials import TRIALS, FaultTable, Outcome, play, target_for
+from compare.faults.trials import TRIALS, FaultTable, Outcome, play, target_for
+from compare.pages.faults import keep, kept
+from compare.run.result import encode_result, environment_here
 
 NAMED = {trial.name: trial for trial in TRIALS}
 
@@ -38,8 +38,8 @@ async def played() -> tuple[list[Outcome], list[Outcome]]:
     stopped, dropped = NAMED["store-stopped"], NAMED["clients-dropped"]
     with pytest.MonkeyPatch.context() as patch:
         for name, seconds in (("_WARM", 0.3), ("_AFTER", 0.7), ("_JOURNAL", 2.0), ("AWAY", 0.6), ("STORE", 1.5)):
-            patch.setattr(f"compare.trials.{name}_SECONDS", seconds)
-        patch.setattr("compare.clients.RESEND_SECONDS", 1.0)
+            patch.setattr(f"compare.faults.trials.{name}_SECONDS", seconds)
+        patch.setattr("compare.run.clients.RESEND_SECONDS", 1.0)
         found = await asyncio.gather(
             *(play(stopped, target_for(stopped, mode, 8), 8) for mode in ("lambda", "ec2")),
             *(play(dropped, ReferenceServer(fault), 8, settle=2.0) for fault in EXPECTED),

@@ -4,14 +4,14 @@ import msgspec
 import pytest
 from sample_result import cluster_usage, serverless_opening, serverless_usage
 
-from compare.alternatives import alternatives
-from compare.assumptions import Assumptions
-from compare.cost import ExamPlan, capacity, cheapest_type, cluster_cost, serverless_cost
-from compare.credits import one_run, simulate, timetable
-from compare.free import ALLOWANCES
-from compare.prices import load_prices
-from compare.stretch import stretch_serverless
-from compare.usage import ProcessSplit
+from compare.bill.alternatives import alternatives
+from compare.bill.assumptions import Assumptions
+from compare.bill.cost import ExamPlan, capacity, cheapest_type, cluster_cost, serverless_cost
+from compare.bill.credits import one_run, simulate, timetable
+from compare.bill.free import ALLOWANCES
+from compare.bill.prices import load_prices
+from compare.bill.stretch import stretch_serverless
+from compare.bill.usage import ProcessSplit
 
 SINGAPORE = load_prices("ap-southeast-1")
 SMALL = SINGAPORE.instance("t3a.small")

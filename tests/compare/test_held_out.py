@@ -5,12 +5,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from compare.calibration import decode, encode, load, shipped
-from compare.heldout import CLOSE_PERCENT, examined, held_out
-from compare.model import Exam, cluster_usage, serverless_usage
-from compare.observed import calibrate
-from compare.result import decode_result
-from compare.usage import ClusterUsage
+from compare.bill.usage import ClusterUsage
+from compare.model.calibration import decode, encode, load, shipped
+from compare.model.heldout import CLOSE_PERCENT, examined, held_out
+from compare.model.observed import calibrate
+from compare.model.units import Exam, cluster_usage, serverless_usage
+from compare.run.result import decode_result
 
 FOLDER = Path(__file__).with_name("measured")
 SERVERLESS = ("lambda-200", "lambda-200-paper", "lambda-150-four-proctors", "lambda-1600")

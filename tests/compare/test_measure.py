@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compare.measure import (
+from compare.run.measure import (
     Findings,
     Journal,
     Rules,
@@ -18,7 +18,7 @@ from compare.measure import (
     truths,
     unsettled,
 )
-from compare.recording import (
+from compare.run.recording import (
     Attempt,
     Got,
     Line,
@@ -33,8 +33,8 @@ from compare.recording import (
     Watch,
     Words,
 )
-from compare.truth import Shown, Truth
-from compare.workload import Part, Plan, ProctorPlan, Schedule, StudentPlan
+from compare.run.truth import Shown, Truth
+from compare.run.workload import Part, Plan, ProctorPlan, Schedule, StudentPlan
 from core.journal import Entry
 from core.messages import View
 

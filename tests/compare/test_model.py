@@ -5,11 +5,11 @@ import math
 import msgspec
 import pytest
 
-from compare.calibration import Equation, shipped, solve
-from compare.cost import ExamPlan, serverless_cost
-from compare.model import Exam, cluster_usage, events, frames_to_proctors, serverless_usage
-from compare.prices import load_prices
-from compare.stretch import CostError, stretch_serverless
+from compare.bill.cost import ExamPlan, serverless_cost
+from compare.bill.prices import load_prices
+from compare.bill.stretch import CostError, stretch_serverless
+from compare.model.calibration import Equation, shipped, solve
+from compare.model.units import Exam, cluster_usage, events, frames_to_proctors, serverless_usage
 
 SINGAPORE = load_prices("ap-southeast-1")
 PAPER = Exam(

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from compare import paper
-from compare.assumptions import Assumptions
-from compare.calibration import shipped
+from compare.advice import paper
+from compare.bill.assumptions import Assumptions
+from compare.bill.prices import load_prices
 from compare.commands import register
-from compare.prices import load_prices
-from compare.result import LatencySummary, decode_result
+from compare.model.calibration import shipped
+from compare.run.result import LatencySummary, decode_result
 
 SINGAPORE = load_prices(paper.REGION)
 

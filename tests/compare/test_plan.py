@@ -7,14 +7,14 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from compare.assumptions import Assumptions
-from compare.calibration import shipped
+from compare.advice.plan import SATURATED_MS, Day, arrivals, rates, simulate, steady_instances
+from compare.bill.assumptions import Assumptions
+from compare.bill.cost import ExamPlan, capacity
+from compare.bill.prices import load_prices
 from compare.commands import register
 from compare.commands.plan import sizes
-from compare.cost import ExamPlan, capacity
-from compare.model import Exam, cluster_usage
-from compare.plan import SATURATED_MS, Day, arrivals, rates, simulate, steady_instances
-from compare.prices import load_prices
+from compare.model.calibration import shipped
+from compare.model.units import Exam, cluster_usage
 
 SINGAPORE = load_prices("ap-southeast-1")
 

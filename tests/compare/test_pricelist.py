@@ -10,10 +10,10 @@ from botocore.exceptions import NoCredentialsError
 from botocore.stub import Stubber
 from click.testing import CliRunner
 
+from compare.bill.pricelist import query_for, refresh
+from compare.bill.prices import PriceTable, load_prices, load_table, write_table
 from compare.commands import prices as prices_command
 from compare.commands import register
-from compare.pricelist import query_for, refresh
-from compare.prices import PriceTable, load_prices, load_table, write_table
 
 TODAY = date(2026, 11, 24)
 

@@ -5,7 +5,7 @@ from importlib import resources
 
 import pytest
 
-from compare.prices import MissingPriceError, PriceError, UnknownRegionError, load_prices, parse_table, regions
+from compare.bill.prices import MissingPriceError, PriceError, UnknownRegionError, load_prices, parse_table, regions
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def singapore():
 
 
 def table_with(change):
-    table = json.loads(resources.files("compare").joinpath("prices_data.json").read_bytes())
+    table = json.loads(resources.files("compare.bill").joinpath("prices_data.json").read_bytes())
     change(table["prices"])
     return json.dumps(table).encode()
 

@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 from sample_result import EMPTY, sample_result
 
-from compare.markup import Markup, element, join
-from compare.page import amount, milliseconds, money, unit_money
-from compare.report import html_report, terminal_table
-from compare.result import Result, decode_result, encode_result
-from compare.svg import linear_axis, log_axis
+from compare.pages.markup import Markup, element, join
+from compare.pages.parts import amount, milliseconds, money, unit_money
+from compare.pages.report import html_report, terminal_table
+from compare.pages.svg import linear_axis, log_axis
+from compare.run.result import Result, decode_result, encode_result
 
 
 def changed(result: Result, kind: str, **fields) -> Result:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_result import sample_result
 
-from compare.result import (
+from compare.run.result import (
     ResultError,
     decode_result,
     distribution,

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 from reference_server import ReferenceServer
 
-from compare.result import Result, decode_result
-from compare.run import BadInput, Options, compare_and_keep, prepare_output, write_output
-from compare.target import TargetError
-from compare.usage import Mode
+from compare.bill.usage import Mode
+from compare.output import prepare_output, write_output
+from compare.run.comparison import BadInput, Options, compare_and_keep
+from compare.run.result import Result, decode_result
+from compare.run.target import TargetError
 
 SHORT = Options(
     students=16, exams=2, proctors_per_exam=2, interval=0.5, duration=2.5, mode="ec2", exams_per_month=1, hours=1
@@ -22,8 +23,8 @@ SHORT = Options(
 @pytest.fixture(autouse=True)
 def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what never comes; the sound runs are over as soon as everything came, and have the usual patience."""
-    monkeypatch.setattr("compare.measure.SEEN_SECONDS", 2.0)
-    monkeypatch.setattr("compare.run._JOURNAL_SECONDS", 0.5)
+    monkeypatch.setattr("compare.run.measure.SEEN_SECONDS", 2.0)
+    monkeypatch.setattr("compare.run.comparison._JOURNAL_SECONDS", 0.5)
 
 
 class Steps:
@@ -181,7 +182,7 @@ class Foreign(ReferenceServer):
 
 
 async def test_a_server_that_refuses_the_proctors_is_named_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compare.run._JOIN_SECONDS", 0.5)
+    monkeypatch.setattr("compare.run.comparison._JOIN_SECONDS", 0.5)
     with pytest.raises(BadInput, match=r"no picture of their exams.*401"):
         await run(Foreign())
 

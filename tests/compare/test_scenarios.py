@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from compare.cli import compare
 from compare.commands import register
-from compare.run import Options, checked
+from compare.run.comparison import Options, checked
 from compare.scenario import (
     ScenarioError,
     load_scenario,

@@ -14,12 +14,13 @@ from reference_server import SECRET, ReferenceServer
 from adapters.lambda_apigw.local.exam_stack import FunctionMeter, StackUsage
 from adapters.lambda_apigw.local.usage import FunctionUsage, QueueUsage
 from adapters.lambda_apigw.local.usage import Usage as GatewayUsage
-from compare.cost import ExamPlan
-from compare.meter import ProcessMeter, children, cpu_seconds, memory_bytes
-from compare.prices import load_prices
-from compare.recording import Traffic
-from compare.run import Silence, run_mode
-from compare.target import (
+from compare.bill.cost import ExamPlan
+from compare.bill.prices import load_prices
+from compare.bill.usage import ClusterUsage, ServerlessUsage, ServiceCalls
+from compare.run.comparison import Silence, run_mode
+from compare.run.meter import ProcessMeter, children, cpu_seconds, memory_bytes
+from compare.run.recording import Traffic
+from compare.run.target import (
     ClusterTarget,
     Load,
     RemoteTarget,
@@ -28,8 +29,7 @@ from compare.target import (
     TargetError,
     serverless_usage,
 )
-from compare.usage import ClusterUsage, ServerlessUsage, ServiceCalls
-from compare.workload import Plan, schedule
+from compare.run.workload import Plan, schedule
 
 LOAD = Load(30.0, 100, 4, 52.0, Traffic(frames_in=700, units_in=700, bytes_in=90_000, reports=250, connects=110))
 

@@ -8,9 +8,9 @@ from click.testing import CliRunner
 from reference_server import ReferenceServer
 
 from compare.cli import compare
-from compare.run import Options, compare_and_keep, traced
-from compare.trace import EVENTS, TraceError, read_trace, schedule_of, trace_seconds
-from compare.workload import Plan
+from compare.run.comparison import Options, compare_and_keep, traced
+from compare.run.trace import EVENTS, TraceError, read_trace, schedule_of, trace_seconds
+from compare.run.workload import Plan
 
 TRACE = """time,student,event
 100,ann,join
@@ -80,8 +80,8 @@ def test_a_beginning_is_a_shorter_exam_of_those_who_came():
 
 
 async def test_a_recording_is_replayed_and_nothing_is_lost(tmp_path, monkeypatch):
-    monkeypatch.setattr("compare.measure.SEEN_SECONDS", 2.0)
-    monkeypatch.setattr("compare.run._JOURNAL_SECONDS", 0.5)
+    monkeypatch.setattr("compare.run.measure.SEEN_SECONDS", 2.0)
+    monkeypatch.setattr("compare.run.comparison._JOURNAL_SECONDS", 0.5)
     file = tmp_path / "exam.csv"
     file.write_text(TRACE)
     options = traced(Options(trace=str(file), exams=1, interval=0.5, mode="ec2", exams_per_month=1))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from compare.recording import Attempt, Line, PageState, Report, StudentLog
-from compare.truth import FATE_SECONDS, Truth, reached_server, replay
-from compare.workload import Part, StudentPlan
+from compare.run.recording import Attempt, Line, PageState, Report, StudentLog
+from compare.run.truth import FATE_SECONDS, Truth, reached_server, replay
+from compare.run.workload import Part, StudentPlan
 from core.policy import Policy
 
 ACTIVE, AWAY, DONE = PageState(), PageState("away"), PageState(submitted=True, score=80.0)

@@ -8,15 +8,15 @@ from sample_result import cluster_usage as run_of_cluster
 from sample_result import sample_result
 from sample_result import serverless_usage as run_of_serverless
 
-from compare.advise import Case, advise
-from compare.assumptions import Assumptions
-from compare.calibration import shipped
-from compare.cost import ExamPlan, billed_ms, capacity, cluster_cost, serverless_cost
-from compare.model import Exam, cluster_usage, serverless_usage
-from compare.prices import load_prices
-from compare.report import html_report
-from compare.stretch import stretch_serverless
-from compare.usage import FunctionUsage, ServerlessUsage, ServiceCalls
+from compare.advice.choice import Case, advise
+from compare.bill.assumptions import Assumptions
+from compare.bill.cost import ExamPlan, billed_ms, capacity, cluster_cost, serverless_cost
+from compare.bill.prices import load_prices
+from compare.bill.stretch import stretch_serverless
+from compare.bill.usage import FunctionUsage, ServerlessUsage, ServiceCalls
+from compare.model.calibration import shipped
+from compare.model.units import Exam, cluster_usage, serverless_usage
+from compare.pages.report import html_report
 
 SINGAPORE = load_prices("ap-southeast-1")
 EXAM = Exam(students=1_000, hours=2.0)

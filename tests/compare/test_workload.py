@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from compare.workload import MAX_RETURN_SECONDS, Plan, Schedule, WorkloadError, schedule
+from compare.run.workload import MAX_RETURN_SECONDS, Plan, Schedule, WorkloadError, schedule
 
 
 def test_the_same_seed_gives_the_same_schedule_and_another_seed_another_one() -> None:

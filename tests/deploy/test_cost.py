@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from compare import calibration
-from compare.advise import Case, price
-from compare.assumptions import Assumptions
-from compare.model import Exam
-from compare.prices import load_prices
-from compare.standing import CACHE, CLUSTER, SERVERLESS, Habits
-from compare.stretch import HOURS_PER_MONTH
+from compare.advice.choice import Case, price
+from compare.bill.assumptions import Assumptions
+from compare.bill.prices import load_prices
+from compare.bill.standing import CACHE, CLUSTER, SERVERLESS, Habits
+from compare.bill.stretch import HOURS_PER_MONTH
+from compare.model import calibration
+from compare.model.units import Exam
 from deploy import cost, templates
 from deploy.cost import Usage, costs, evaluate, kept_by
 
