@@ -106,6 +106,12 @@ _wanted_options = _together(
         "--cache", metavar="NODE", help="ec2: ElastiCache node type; more than one instance needs it.  [default: none]"
     ),
     click.option(
+        "--cache-shards",
+        type=click.IntRange(1, 8),
+        help="ec2: over how many primaries exams are spread, each with its replicas; more than 1 is ElastiCache's cluster mode.  "
+        "[default: 1]",
+    ),
+    click.option(
         "--tls", type=click.Choice(["balancer", "instance"]), help="ec2: where TLS ends.  [default: balancer]"
     ),
     click.option(

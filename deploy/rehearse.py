@@ -52,6 +52,7 @@ ADAPTATIONS: dict[str, tuple[str, ...]] = {
         "no instance is started: the group, its template and policies are made, and stay empty",
         "the image is named by itself: MiniStack has no public parameters of AMIs",
         "the health check of Route 53 is left out: MiniStack does not know the type",
+        "the cache's alarms look at its first shard only: MiniStack knows no metric math in alarms",
         "the fleet of instances stands on this machine, behind a balancer of our own, with shorter waits",
     ),
 }
@@ -84,6 +85,10 @@ def adapted_ec2(template: Template) -> Template:
     local["Parameters"]["ImageParameter"] = {"Type": "String", "Default": "ami-0123456789abcdef0"}
     del local["Resources"]["Health"]
     del local["Resources"]["SocketRecord"]["Properties"]["HealthCheckId"]
+    for alarm in templates.of_type(local, "AWS::CloudWatch::Alarm").values():
+        queries = alarm["Properties"].pop("Metrics", ())
+        for stat in [query["MetricStat"] for query in queries if "MetricStat" in query][:1]:
+            alarm["Properties"] |= {"Statistic": stat["Stat"], "Period": stat["Period"], **stat["Metric"]}
     return local
 
 
@@ -168,6 +173,16 @@ class _Rehearsal:
         if stack is None or stack.outputs["SocketUrl"] != "wss://exams.example.org/ws":
             raise RehearsalError("the cluster did not get its name")
         self._tell(f"{stack.name}: grown to a cache, a third zone, scheduled scaling and a name of its own")
+        self._shard(template, parameters | grown | named)
+
+    def _shard(self, template: Template, parameters: dict[str, str]) -> None:
+        """From one primary to cluster mode, which is another cache."""
+        change_set = self._plan("ec2", template, parameters | {"CacheShards": "3"})
+        self._apply(change_set)
+        made = self._stacks.resources(change_set.stack)
+        if not made.get("ShardedCache") or made.get("Cache"):
+            raise RehearsalError(f"the cache with three shards is not there, or the old one still is: {sorted(made)}")
+        self._tell(f"{change_set.stack}: a cache with three shards took the place of the one with one")
 
     # --- stacks ---
 

@@ -59,6 +59,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
     min_instances: int | None = None
     max_instances: int | None = None
     cache: str | None = None
+    cache_shards: int | None = None
     tls: str | None = None
     domain: str | None = None
     certificate: str | None = None
@@ -97,8 +98,13 @@ def mode_parameters(wanted: Wanted) -> dict[str, str]:
             "MinInstances": wanted.min_instances,
             "MaxInstances": wanted.max_instances,
             "CacheNodeType": wanted.cache,
+            "CacheShards": wanted.cache_shards,
             "TlsAt": wanted.tls,
         }
+        if wanted.cache == "none" and (wanted.cache_shards or 1) > 1:
+            raise WrongInputError(
+                "--cache-shards: shards are of a cache; give its node type as --cache cache.t4g.micro"
+            )
         if wanted.instance_type is not None:
             given["ImageParameter"] = _IMAGES + processor_of(wanted.instance_type)
     values = {name: str(value) for name, value in given.items() if value is not None}

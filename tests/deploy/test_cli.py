@@ -155,6 +155,7 @@ def test_without_credentials_one_line_says_how_to_give_them(command, no_credenti
         (("up", "--mode", "fargate", *TARGET[2:]), "'--mode': 'fargate' is not one of 'lambda', 'ec2'"),
         (("up", "--mode", "lambda", "--stage", "trial"), "Missing option '--region'"),
         (("up", *TARGET, "--max", "0"), "'--max'"),
+        (("up", *TARGET, "--cache-shards", "9"), "'--cache-shards': 9 is not in the range 1<=x<=8"),
     ],
 )
 def test_wrong_input_is_named(arguments, named, no_credentials, monkeypatch):

@@ -20,6 +20,7 @@ def test_a_deployment_lives_through_create_talk_update_and_delete(monkeypatch):
         "shown through the queue of views",
         "the same deployment again: no change",
         "grown to a cache, a third zone, scheduled scaling",
+        "a cache with three shards took the place",
         "journal: kept",
         "the fleet",
     ):

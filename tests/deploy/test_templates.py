@@ -11,6 +11,7 @@ import pytest
 from adapters.lambda_apigw import resources, rights
 from core.messages import CLIENT_ACTIONS
 from deploy import templates
+from deploy.cost import evaluate
 from deploy.settings import DEFAULT_INSTANCE_TYPE, processor_of, shared_outputs
 
 ROOT = Path(__file__).parent.parent.parent
@@ -417,6 +418,53 @@ def test_every_alarm_reaches_somebody_and_says_what_it_means(name):
         assert settings["AlarmActions"] == [{"Ref": "AlarmTopicArn"}], alarm
         assert len(settings["AlarmDescription"]) > 20, alarm
         assert "TreatMissingData" in settings, alarm
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5, 8])
+def test_the_alarms_of_the_cache_look_at_every_shard(shards):
+    """By the names that ElastiCache gives nodes: GROUP-001 of one shard, GROUP-0001-001 in cluster mode."""
+    given = {"CacheNodeType": "cache.t4g.micro", "CacheShards": str(shards), "Stage": "prod"}
+    values = {name: str(each.get("Default", "")) for name, each in EC2["Parameters"].items()} | given
+
+    def resolved(value):
+        if isinstance(value, list):
+            return [one for each in value if (one := resolved(each)) != {"Ref": "AWS::NoValue"}]
+        if isinstance(value, dict) and "Fn::If" in value:
+            condition, then, otherwise = value["Fn::If"]
+            return resolved(then if evaluate(EC2["Conditions"][condition], EC2, values) else otherwise)
+        if isinstance(value, dict) and "Fn::Sub" in value and isinstance(value["Fn::Sub"], str):
+            return value["Fn::Sub"].replace("${Stage}", "prod").replace("${ShardedCache}", "proctorwire-prod-shards")
+        return {name: resolved(each) for name, each in value.items()} if isinstance(value, dict) else value
+
+    for alarm, node in (("CacheMemoryAlarm", "001"), ("CacheCpuAlarm", "001"), ("CacheLagAlarm", "002")):
+        looked_at = [
+            query["MetricStat"]["Metric"]["Dimensions"][0]["Value"]
+            for query in resolved(properties(EC2, alarm)["Metrics"])
+            if "MetricStat" in query
+        ]
+        of_shards = [f"proctorwire-prod-shards-{number:04}-{node}" for number in range(1, shards + 1)]
+        assert looked_at == ([f"proctorwire-prod-{node}"] if shards == 1 else of_shards), alarm
+    made = {
+        name
+        for name, each in EC2["Resources"].items()
+        if each["Type"].startswith("AWS::ElastiCache::") and evaluate(EC2["Conditions"][each["Condition"]], EC2, values)
+    }
+    assert ("Cache" in made, "ShardedCache" in made) == (shards == 1, shards > 1)
+    assert ("CacheParameters" in made, "ShardedParameters" in made) == (shards == 1, shards > 1)
+    assert resolved(EC2["Outputs"]["CacheEndpoint"]["Value"])["Fn::GetAtt"][0] in made
+
+
+def test_a_cache_in_cluster_mode_has_its_parameters_and_keeps_its_nodes():
+    cache, sharded = properties(EC2, "Cache"), properties(EC2, "ShardedCache")
+    differ = {"ReplicationGroupId", "CacheParameterGroupName", "AutomaticFailoverEnabled"}
+    shape = {"NumCacheClusters", "NumNodeGroups", "ReplicasPerNodeGroup"}
+    assert {name for name in cache.keys() | sharded.keys() if cache.get(name) != sharded.get(name)} == differ | shape
+    alone, several = (properties(EC2, f"{name}Parameters")["Properties"] for name in ("Cache", "Sharded"))
+    assert several == alone | {"cluster-enabled": "yes"}
+    nodes = EC2["Parameters"]["CacheNodes"]
+    counts = {name: each["Count"] for name, each in EC2["Mappings"]["Replicas"].items()}
+    assert counts == {str(n): n - 1 for n in range(nodes["MinValue"], nodes["MaxValue"] + 1)}
+    assert EC2["Resources"]["ShardedCache"]["UpdatePolicy"] == {"UseOnlineResharding": True}
 
 
 def test_yaml_that_says_a_thing_twice_is_refused():
