@@ -108,16 +108,29 @@ def _values(template: Template, given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _made(template: Template, given: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The resources that come into being with these parameters."""
+    """The resources that come into being with these parameters; of an alarm, the metrics that it looks at."""
     values = _values(template, given)
     conditions = {name: evaluate(each, template, values) for name, each in template.get("Conditions", {}).items()}
-    return [each for each in template["Resources"].values() if "Condition" not in each or conditions[each["Condition"]]]
+    made = [each for each in template["Resources"].values() if "Condition" not in each or conditions[each["Condition"]]]
+    return [each if each["Type"] != "AWS::CloudWatch::Alarm" else _watching(each, conditions) for each in made]
+
+
+def _watching(alarm: dict[str, Any], conditions: Mapping[str, bool]) -> dict[str, Any]:
+    """The alarm with those of its metrics that these conditions choose."""
+    chosen = []
+    for each in alarm["Properties"].get("Metrics", ()):
+        if "Fn::If" in each:
+            condition, then, otherwise = each["Fn::If"]
+            each = then if conditions[condition] else otherwise
+        if each != {"Ref": "AWS::NoValue"}:
+            chosen.append(each)
+    return {**alarm, "Properties": {**alarm["Properties"], "Metrics": chosen}}
 
 
 def _alarmed(alarm: dict[str, Any]) -> int:
     """Metrics that an alarm looks at; an expression over them is none."""
-    metrics = alarm["Properties"].get("Metrics")
-    return 1 if metrics is None else sum("MetricStat" in each for each in metrics)
+    metrics = alarm["Properties"]["Metrics"]
+    return sum("MetricStat" in each for each in metrics) if metrics else 1
 
 
 def kept_by(parts: Iterable[tuple[Template, Mapping[str, str]]]) -> Standing:
@@ -150,8 +163,10 @@ def _standing(
         ("public addresses", instances + zones, ("vpc", "public-ipv4-hour"), "instances, balancer"),
     ]
     if made["AWS::ElastiCache::ReplicationGroup"]:
-        node = values["CacheNodeType"]
-        running.append((f"cache nodes {node}", int(values["CacheNodes"]), ("elasticache", f"valkey-{node}"), ""))
+        node, shards = values["CacheNodeType"], int(values["CacheShards"])
+        note = f"{values['CacheNodes']} in each of {shards} shards" if shards > 1 else ""
+        nodes = int(values["CacheNodes"]) * shards
+        running.append((f"cache nodes {node}", nodes, ("elasticache", f"valkey-{node}"), note))
     if made["AWS::RDS::DBCluster"]:
         units = float(_values(*parts["shared"])["DatabaseMinAcu"])
         running.append(("Aurora capacity units", units, ("aurora", "acu-hour"), "at least"))

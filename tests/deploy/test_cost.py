@@ -86,6 +86,14 @@ def test_what_compare_takes_for_kept_is_what_the_templates_keep():
     assert kept_by([shared, (templates.load("ec2"), CACHED)]) == CLUSTER.plus(CACHE)
 
 
+def test_each_shard_costs_its_nodes_and_the_metrics_that_alarms_look_at():
+    one, three = (priced("ec2", CACHED | {"CacheNodes": "2", "CacheShards": n}) for n in ("1", "3"))
+    assert (line(one, "cache nodes").quantity, line(three, "cache nodes").quantity) == (2, 6)
+    assert line(three, "cache nodes").usd == pytest.approx(3 * line(one, "cache nodes").usd)
+    assert "3 shards" in line(three, "cache nodes").note
+    assert line(three, "CloudWatch alarms").quantity == line(one, "CloudWatch alarms").quantity + 2 * 3
+
+
 def test_the_agent_sends_as_many_metrics_as_are_billed():
     config = json.loads((Path(cost.__file__).parent / "ec2_cluster/instance/cloudwatch-agent.json").read_text())
     collected = config["metrics"]["metrics_collected"].values()
