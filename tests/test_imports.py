@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,14 @@ MAY_IMPORT = {
     "adapters.lambda_apigw": {"core", "adapters.lambda_apigw", "adapters.web"},
     "adapters.ec2_cluster": {"core", "adapters.ec2_cluster", "adapters.web"},
     "adapters.web": {"core", "adapters.web"},
+    # the groups of compare, in their order; what is figures or pages alone knows neither the domain nor a deployment
+    "compare.bill": {"compare.bill"},
+    "compare.run": {"core", "adapters", "compare.bill", "compare.run"},
+    "compare.model": {"core", "compare.bill", "compare.run", "compare.model"},
+    "compare.faults": {"core", "adapters", "compare.bill", "compare.run", "compare.faults"},
+    "compare.bench": {"core", "adapters", "compare.bill", "compare.run", "compare.bench"},
+    "compare.advice": {"compare.bill", "compare.run", "compare.model", "compare.advice"},
+    "compare.pages": {*(f"compare.{group}" for group in ("bill", "run", "model", "faults", "advice", "pages"))},
     "compare": {"core", "adapters", "compare"},
     "deploy": {"core", "adapters", "compare", "deploy"},
 }
@@ -66,6 +75,19 @@ def test_layers_point_one_way(layer):
         and not any(target == ours or target.startswith(f"{ours}.") for ours in allowed)
     ]
     assert wrong == []
+
+
+def test_each_group_of_compare_is_in_that_order_and_in_its_map():
+    """A new folder is given its place; and each map names what there is, so that it is no map of what there was."""
+    groups = {path.parent.name for path in (ROOT / "compare").glob("*/__init__.py")}
+    assert groups - {"commands"} == {layer.split(".")[1] for layer in MAY_IMPORT if layer.startswith("compare.")}
+    for folder in (ROOT / "compare", *(ROOT / "compare" / group for group in groups - {"commands"})):
+        shown = set(
+            re.findall(r"[a-z_]+(?:\.[a-z]+|/)", ast.get_docstring(ast.parse((folder / "__init__.py").read_text())))
+        )
+        there = {f"{path.name}/" if path.is_dir() else path.name for path in folder.glob("[!.]*")}
+        assert there - shown == there & {"__init__.py", "__pycache__/", "py.typed"}, folder.name
+        assert {name for name in shown if name.endswith((".py", "/"))} <= there, folder.name
 
 
 def test_the_product_imports_no_tests():
