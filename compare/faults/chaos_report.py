@@ -10,7 +10,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from compare.faults.chaos import INVARIANTS, SCENARIOS, Scenario, Verdict, play
+from compare.faults.chaos import play
+from compare.faults.rig import INVARIANTS, Scenario, Verdict
+from compare.faults.scenarios import SCENARIOS
 
 _SHOWN = 4
 _WIDTH = 132

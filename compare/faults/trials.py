@@ -28,7 +28,9 @@ from msgspec import Struct
 
 from adapters.lambda_apigw.local.settings import Faults, Limits
 from compare.bill.usage import Basis, Mode
-from compare.faults.chaos import changed_reports, contradictions, is_behind, steady_schedule, until
+from compare.faults.chaos import steady_schedule
+from compare.faults.invariants import changed_reports, contradictions, is_behind
+from compare.faults.processes import until
 from compare.run.crowd import Crowd
 from compare.run.measure import repeated_lines
 from compare.run.recording import Recording

@@ -9,8 +9,10 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from adapters.ec2_cluster.keys import exam_keys
-from compare.faults.chaos import SCENARIOS, Rig, Scenario, Verdict, play
+from compare.faults.chaos import play
 from compare.faults.chaos_report import scenarios_named, table
+from compare.faults.rig import Rig, Scenario, Verdict
+from compare.faults.scenarios import SCENARIOS
 from compare.proctorwire import main
 from compare.run.workload import SCHOOL
 from core.messages import encode_value
