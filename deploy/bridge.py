@@ -25,7 +25,6 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
-import redis.asyncio
 import websockets
 from msgspec import Struct
 from msgspec.structs import replace
@@ -34,7 +33,8 @@ from adapters.ec2_cluster import redis_sync
 from adapters.ec2_cluster.broker import HomeClaim, RedisBroker, Save
 from adapters.ec2_cluster.clock import ServiceClock
 from adapters.ec2_cluster.keys import CLAIMS, MOVE, TURN, all_partitions, exam_keys, exam_of
-from adapters.ec2_cluster.redis_client import RedisAddress, RedisError
+from adapters.ec2_cluster.redis_client import RedisAddress, RedisClient, RedisError
+from adapters.ec2_cluster.redis_cluster import ClusterClient
 from adapters.ec2_cluster.shell import RETENTION_SECONDS
 from adapters.lambda_apigw import config
 from adapters.lambda_apigw.aws_http import AwsError, DynamoDb, Session
@@ -88,8 +88,8 @@ class _Published(Struct):
     student_id: str
 
 
-_PASSING = (redis.RedisError, RedisError, AwsError, LocalError, OSError, TimeoutError)
-"""What may go wrong for a moment. redis-py's errors and those of the workers' own client are different ones."""
+_PASSING = (RedisError, AwsError, LocalError, OSError, TimeoutError)
+"""What may go wrong for a moment."""
 _addressed = msgspec.json.Decoder(events.Addressed)
 _home_claim = msgspec.json.Decoder(HomeClaim)
 _server_frame = msgspec.json.Decoder(messages.ServerFrame)
@@ -118,6 +118,10 @@ class _Watched(Struct):
     changed: set[str] = msgspec.field(default_factory=set)
     changed_since: float = 0.0
     has_changed: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    published: int = 0
+    """How much the bridge has published for the exam."""
+    frames: asyncio.Queue[list[bytes]] = msgspec.field(default_factory=asyncio.Queue)
+    """Published on the cluster, for the other side's proctors."""
     writing: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
     tasks: list[asyncio.Task[None]] = msgspec.field(default_factory=list)
 
@@ -138,8 +142,17 @@ class LostTurn(Exception):
     """Another bridge acts."""
 
 
+def _client(url: str, name: str) -> RedisClient | ClusterClient:
+    """A connection of its own, for calls that wait for something and would keep others waiting behind them."""
+    return (ClusterClient if RedisAddress.parse(url).is_cluster else RedisClient)(url, name=name)
+
+
 class Bridge:
-    """See the module. `settings` are those of the functions, `redis_url` is the cluster's, `renewed` gives credentials of now."""
+    """See the module. `settings` are those of the functions, `redis_url` is the cluster's, `renewed` gives credentials of now.
+
+    The URL is one that `redis_sync.marked` returns: it says `cluster=1` of a Redis Cluster. Then each exam is on one node, and each
+    key of the move (the plan, the claims, the turn) on some node.
+    """
 
     def __init__(self, settings: config.Settings, redis_url: str, renewed: Renewed | None = None) -> None:
         self.name = f"bridge{secrets.token_hex(3)}"
@@ -150,16 +163,17 @@ class Bridge:
         self._writes = Several(settings, "bridge-writes", _THREADS, renewed)
         self._carries = Several(settings, "bridge-carries", _THREADS, renewed)
         self._shows = Serverless(settings, "bridge-shows", renewed)
-        self._redis = redis.asyncio.Redis.from_url(redis_url)
-        self._lists = redis.asyncio.Redis.from_url(redis_url)
         self._clock = ServiceClock()
-        self._broker = RedisBroker(redis_url, self.name, self._clock, lambda: None)
+        self._broker = RedisBroker(redis_url, self.name, self._clock, lambda *_: None)
+        self._redis = self._broker.client
+        self._publish_command = "SPUBLISH" if isinstance(self._redis, ClusterClient) else "PUBLISH"
+        self._lists = _client(redis_url, f"{self.name}-lists")
+        self._subscriber = self._broker.subscriber(self._hear_cluster, self._missed_something)
+        self._channels: dict[bytes, _Watched] = {}
         self._exams: dict[ExamKey, _Watched] = {}
         self._open: set[ExamKey] = set()
         self._looked_at = self._reported_at = float("-inf")
         self._move: Move | None = None
-        self._published = 0
-        self._publishing = asyncio.Lock()
         self._posted: dict[bytes, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._errors = self._claims = self._refused = self._gone = 0
@@ -169,10 +183,10 @@ class Bridge:
 
     async def run(self) -> None:
         """Until cancelled."""
-        await self._broker.client.connect_patiently()
-        await self._broker.sample_clock()
-        await self._wait_for_turn()
+        await self.connect()
         try:
+            await self._broker.sample_clock()
+            await self._wait_for_turn()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._again(self._round, _ROUND_SECONDS))
                 group.create_task(self._again(self._take_all_inboxes, _ROUND_SECONDS))
@@ -182,14 +196,25 @@ class Bridge:
                 group.create_task(self._keep_turn())
         finally:
             with contextlib.suppress(*_PASSING):
-                if await self._redis.get(TURN) == self.name.encode():
-                    await self._redis.delete(TURN)  # the next one need not wait
+                if await self._redis.execute("GET", TURN) == self.name.encode():
+                    await self._redis.execute("DEL", TURN)  # the next one need not wait
+            await self.close()
+
+    async def connect(self) -> None:
+        """Return when Redis can be used: of a Redis Cluster, all nodes."""
+        for one in (self._redis, self._lists, self._subscriber):
+            await one.connect_patiently()
+
+    async def close(self) -> None:
+        """Leave Redis."""
+        for one in (self._subscriber, self._lists, self._redis):
+            await one.close()
 
     async def _wait_for_turn(self) -> None:
         """Each instance has a bridge, and one of them acts. Two at a time would do no harm, and everything twice."""
         while True:
             with contextlib.suppress(*_PASSING):
-                if await self._redis.set(TURN, self.name, nx=True, ex=_TURN_SECONDS):
+                if await self._redis.execute("SET", TURN, self.name, "NX", "EX", _TURN_SECONDS) is not None:
                     return
             await asyncio.sleep(_TURN_SECONDS / 6)
 
@@ -197,10 +222,10 @@ class Bridge:
         """Until another bridge has the turn: then this one ends, and whoever watches over it starts it again."""
         while True:
             with contextlib.suppress(*_PASSING):
-                await self._redis.set(TURN, self.name, nx=True, ex=_TURN_SECONDS)
-                if await self._redis.get(TURN) != self.name.encode():
+                await self._redis.execute("SET", TURN, self.name, "NX", "EX", _TURN_SECONDS)
+                if await self._redis.execute("GET", TURN) != self.name.encode():
                     raise LostTurn
-                await self._redis.expire(TURN, _TURN_SECONDS)
+                await self._redis.execute("EXPIRE", TURN, _TURN_SECONDS)
             await asyncio.sleep(_TURN_SECONDS / 3)
 
     async def _again(self, duty: Callable[[], Coroutine[Any, Any, None]], seconds: float) -> None:
@@ -263,7 +288,7 @@ class Bridge:
         move = self._move
         if move is None:
             return
-        await self._redis.set(MOVE, migration.encode(move))
+        await self._redis.execute("SET", MOVE, migration.encode(move))
         await all_of(self._exam_round(move, key) for key in self._open)
 
     async def _look_at_plan(self) -> None:
@@ -275,7 +300,7 @@ class Bridge:
         self._looked_at = now
         if move is not None and move.state == "finished" and not there and not self._exams:
             # the last exam that both sides had is over: from now on the cluster asks nobody
-            await self._redis.delete(MOVE)
+            await self._redis.execute("DEL", MOVE)
             move = None
         if move is None:
             self._move, self._open = None, set()
@@ -288,16 +313,21 @@ class Bridge:
         for key in self._exams.keys() - found - closing:
             for task in self._exams.pop(key).tasks:
                 task.cancel()
+            self._channels.pop(exam_keys(key).channel, None)
+            self._spawn(self._subscriber.unsubscribe(exam_keys(key).channel))
         self._move, self._open = move, found | closing
 
     async def _open_in_cluster(self, move: Move, there: set[ExamKey]) -> set[ExamKey]:
         """Exams that were opened there only, over its HTTP API, and are the move's business."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for partition in all_partitions():
-            pipeline.smembers(partition.exams)
-        keys = {exam_of(ident.decode()) for idents in await pipeline.execute() for ident in idents} - there
+        partitions = all_partitions()
+        replies = await self._redis.pipeline([("SMEMBERS", partition.exams) for partition in partitions])
+        opened = {
+            p.tag: found for p, found in zip(partitions, replies, strict=True) if not isinstance(found, RedisError)
+        }
+        keys = {exam_of(ident.decode()) for idents in opened.values() for ident in idents} - there
         exams = await all_of(self._broker.load_exam(key) for key in keys)
-        return {
+        # those of a node that is away are open if they were
+        return {key for key in self._open if exam_keys(key).tag not in opened} | {
             exam.key
             for exam in exams
             if exam is not None and exam.state != "closed" and migration.concerns(move, exam.quiz_id, exam.opened_at)
@@ -311,9 +341,11 @@ class Bridge:
             if exam is None:
                 return
             self._exams[key] = watched = _Watched(exam.policy, {}, seen_open_at=now)
+            self._channels[exam_keys(key).channel] = watched
             watched.tasks = [
                 self._spawn(self._watch(key, watched)),
-                self._spawn(self._relay(key, watched)),
+                self._spawn(self._subscriber.subscribe(exam_keys(key).channel)),
+                self._spawn(self._again(lambda: self._relay(key, watched), 0.0)),
                 self._spawn(self._again(lambda: self._follow(key, watched), 0.0)),
             ]
         is_quiet = not watched.is_busy and watched.version == move.version
@@ -333,9 +365,9 @@ class Bridge:
         """What the cluster has of the exam, or of these students."""
         name = exam_keys(key).records
         if student_ids is None:
-            stored = (await cast(Any, self._redis.hgetall(name))).values()
+            stored = await self._redis.execute("HVALS", name)
         else:
-            stored = await cast(Any, self._redis.hmget(name, list(student_ids))) if student_ids else []
+            stored = await self._redis.execute("HMGET", name, *student_ids) if student_ids else []
         records = [participant_record.decode(text) for text in stored if text is not None]
         return {record.key: record for record in records}
 
@@ -551,7 +583,7 @@ class Bridge:
         if not keys:
             return
         names = exam_keys(exam)
-        owners = await cast(Any, self._redis.hmget(names.owners, [key.student_id for key in keys]))
+        owners = await self._redis.execute("HMGET", names.owners, *(key.student_id for key in keys))
         alive: dict[str, bool] = {}
         for key, stored in zip(keys, owners, strict=True):
             owner = "" if stored is None else stored.decode().partition(" ")[0]
@@ -641,7 +673,7 @@ class Bridge:
         """The cluster's changed records to the table, their views to the serverless side's proctors."""
         fresh = [p.student_id for p, r in live.items() if r.home == "ec2" and p.student_id in watched.shown]
         if fresh:
-            await cast(Any, self._redis.hdel(exam_keys(key).shown, *fresh))
+            await self._redis.execute("HDEL", exam_keys(key).shown, *fresh)
             watched.shown.difference_update(fresh)
         async with watched.writing:
             # who was on the cluster before the move began is not in the table yet
@@ -684,15 +716,17 @@ class Bridge:
 
     async def _show_on_cluster(self, key: ExamKey, watched: _Watched, views: list[messages.View]) -> None:
         names = exam_keys(key)
-        await cast(Any, self._redis.hset(names.shown, mapping={v.student_id: encode_value(v) for v in views}))
+        await self._redis.execute(
+            "HSET", names.shown, *(part for v in views for part in (v.student_id, encode_value(v)))
+        )
         watched.shown.update(v.student_id for v in views)
-        await self._publish(key, b",".join(map(encode_value, views)), [])
+        await self._publish(key, watched, b",".join(map(encode_value, views)), [])
 
-    async def _publish(self, key: ExamKey, views: bytes, frames: list[bytes]) -> None:
-        async with self._publishing:  # so that a subscriber sees the numbers in their order
-            self._published += 1
-            payload = b"\n".join((f"{self.name} {self._published}".encode(), views, *frames))
-            await self._redis.publish(exam_keys(key).channel, payload)
+    async def _publish(self, key: ExamKey, watched: _Watched, views: bytes, frames: list[bytes]) -> None:
+        """By numbers of their own: what the bridge saves as an owner is published, and counted, by its broker."""
+        watched.published += 1
+        payload = b"\n".join((f"{self.name}-shown {watched.published}".encode(), views, *frames))
+        await self._redis.execute(self._publish_command, exam_keys(key).channel, payload)
 
     async def _watch(self, key: ExamKey, watched: _Watched) -> None:
         """Watch the exam on the serverless side as a proctor does, and show it on the cluster."""
@@ -736,38 +770,37 @@ class Bridge:
             if ours:
                 await self._show_on_cluster(key, watched, ours)
             if isinstance(frame, messages.Update) and frame.data.incidents:
-                await self._publish(key, b"", [encode_value("") + b"\t" + payload])
+                await self._publish(key, watched, b"", [encode_value("") + b"\t" + payload])
         elif isinstance(frame, messages.StudentMessage | messages.CommandStatus):
             group = ""
             if isinstance(frame, messages.StudentMessage):
                 record = watched.table.get(ParticipantKey(*key, frame.data.student_id))
                 group = "" if record is None else record.group
-            await self._publish(key, b"", [encode_value(group) + b"\t" + payload])
+            await self._publish(key, watched, b"", [encode_value(group) + b"\t" + payload])
+
+    def _hear_cluster(self, channel: bytes, payload: bytes) -> None:
+        """A publication of the cluster: note who has changed, and keep the frames for the serverless side's proctors."""
+        watched = self._channels.get(channel)
+        header, views, *frames = payload.split(b"\n")
+        if watched is None or header.startswith(self.name.encode()):
+            return
+        if views:
+            if not watched.changed:
+                watched.changed_since = time.monotonic()
+            watched.changed.update(shown.student_id for shown in _views.decode(b"[" + views + b"]"))
+            watched.has_changed.set()
+        kept = [frame for frame in frames if frame]
+        if kept:
+            watched.frames.put_nowait(kept)
+
+    def _missed_something(self) -> None:
+        """Publications were lost while a subscription was: the next rounds read all."""
+        for watched in self._exams.values():
+            watched.round_at = 0.0
 
     async def _relay(self, key: ExamKey, watched: _Watched) -> None:
-        """Messages, command statuses and incidents of the cluster, to the serverless side's proctors; and note who has changed."""
-        names = exam_keys(key)
-        while True:
-            try:
-                async with self._redis.pubsub() as pubsub:
-                    await pubsub.subscribe(names.channel)
-                    async for message in pubsub.listen():
-                        if message["type"] != "message":
-                            continue
-                        header, views, *frames = message["data"].split(b"\n")
-                        if header.startswith(self.name.encode()):
-                            continue
-                        if views:
-                            if not watched.changed:
-                                watched.changed_since = time.monotonic()
-                            watched.changed.update(shown.student_id for shown in _views.decode(b"[" + views + b"]"))
-                            watched.has_changed.set()
-                        if frames:
-                            await self._post(key, [frame for frame in frames if frame])
-            except _PASSING as error:
-                self._errors += 1
-                log.warning("listening for %s: %s", key.quiz_id, error)
-                await asyncio.sleep(0.5)
+        """Messages, command statuses and incidents of the cluster, to the serverless side's proctors, in their order."""
+        await self._post(key, await watched.frames.get())
 
     async def _post(self, key: ExamKey, frames: list[bytes]) -> None:
         now = time.monotonic()
@@ -790,24 +823,24 @@ class Bridge:
 
     async def _listen(self) -> None:
         """Claims of workers, as many at a time as there are. They have threads of their own, because pages wait for the answer."""
-        found = await cast(Any, self._lists.blpop([CLAIMS], timeout=0.5))
+        found = await self._lists.execute("BLPOP", CLAIMS, 0.5)
         if found is not None:
-            more = await cast(Any, self._lists.lpop(CLAIMS, _CLAIMS_AT_ONCE - 1)) or []
+            more = await self._lists.execute("LPOP", CLAIMS, _CLAIMS_AT_ONCE - 1) or []
             await self._answer([_home_claim.decode(text) for text in (found[1], *more)])
 
     async def _answer(self, claims: Sequence[HomeClaim]) -> None:
         """Grant or refuse. One that nobody waits for any more is neither: its page has turned back, and will come again."""
         now = self._clock.now()
         awaited = {claim.key: claim for claim in claims if claim.until > now}
+        stored = await self._redis.pipeline([("HGET", exam_keys(key.exam).records, key.student_id) for key in awaited])
+        found = dict(zip(awaited, stored, strict=True))
+        for key in [key for key, text in found.items() if isinstance(text, RedisError)]:
+            del awaited[key], found[key]  # their node is away: nobody could be decided about there
         self._refused += len(claims) - len(awaited)
         keys = list(awaited)
         if not keys:
             return
-        pipeline = self._redis.pipeline(transaction=False)
-        for key in keys:
-            pipeline.hget(exam_keys(key.exam).records, key.student_id)
-        stored = await pipeline.execute()
-        live = {k: participant_record.decode(text) for k, text in zip(keys, stored, strict=True) if text is not None}
+        live = {key: participant_record.decode(text) for key, text in found.items() if text is not None}
         known = await self._grants.run(lambda app: app.store.load_many(keys))
         await all_of(self._grant(claim, live.get(key), known.get(key)) for key, claim in awaited.items())
 
@@ -831,15 +864,17 @@ class Bridge:
 
     async def _carry_away(self) -> None:
         """Events that workers keep for the serverless side. Taken off only when done, so that none is lost."""
-        for key in list(self._exams):
-            name = exam_keys(key).away
-            waiting = [_addressed.decode(text) for text in await cast(Any, self._redis.lrange(name, 0, 99))]
-            of_each: defaultdict[ParticipantKey, list[events.ParticipantEvent]] = defaultdict(list)
-            for addressed in waiting:
-                of_each[addressed.key].append(addressed.event)
-            await all_of(self._carry(participant, carried) for participant, carried in of_each.items())
-            if waiting:
-                await cast(Any, self._redis.ltrim(name, len(waiting), -1))
+        await all_of(self._carry_those_of(key) for key in self._exams)
+
+    async def _carry_those_of(self, key: ExamKey) -> None:
+        name = exam_keys(key).away
+        waiting = [_addressed.decode(text) for text in await self._redis.execute("LRANGE", name, 0, 99)]
+        of_each: defaultdict[ParticipantKey, list[events.ParticipantEvent]] = defaultdict(list)
+        for addressed in waiting:
+            of_each[addressed.key].append(addressed.event)
+        await all_of(self._carry(participant, carried) for participant, carried in of_each.items())
+        if waiting:
+            await self._redis.execute("LTRIM", name, len(waiting), -1)
 
     async def _carry(self, key: ParticipantKey, carried: Sequence[events.ParticipantEvent]) -> None:
         """Decide events on the serverless side, as one of its functions would; not its home: they come back by the inbox."""
@@ -1006,6 +1041,18 @@ def settings_of(environ: Mapping[str, str], renewed: Renewed | None) -> config.S
     return config.from_environment(known | side)
 
 
+def asked(redis_url: str) -> str:
+    """The URL, marked if its server is one of a Redis Cluster. One that is away is waited for; one that can't be is the end."""
+    while True:
+        try:
+            return redis_sync.marked(redis_url)
+        except (*redis_sync.ERRORS, OSError) as error:
+            log.warning("Redis can't be asked what it is: %s", str(error)[:200])
+            time.sleep(_TABLE_SECONDS)
+        except (ValueError, TypeError) as error:
+            sys.exit(f"PROCTORWIRE_REDIS_URL can't be used: {error}")
+
+
 class NoMoveYet(Exception):
     """No move was ever started here."""
 
@@ -1047,12 +1094,10 @@ def main() -> None:
         return
     if not redis_url:
         sys.exit("the bridge needs PROCTORWIRE_REDIS_URL, the cluster's Redis")
-    with contextlib.suppress(redis.RedisError, OSError):  # one that is away is waited for
-        if RedisAddress.parse(redis_sync.marked(redis_url)).is_cluster:
-            sys.exit("the bridge does not follow a Redis Cluster; for a move, the instances need a single primary")
+    url = asked(redis_url)
 
     async def run() -> None:
-        task = asyncio.create_task(Bridge(settings, redis_url, renewed or of_settings(settings)).run())
+        task = asyncio.create_task(Bridge(settings, url, renewed or of_settings(settings)).run())
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         print("bridge: up", flush=True)

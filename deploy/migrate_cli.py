@@ -257,7 +257,14 @@ _FAULTS = ("bridge", "worker", "redis", "environment", "two-tabs", "transit-comm
 @click.option(
     "--slot-seconds", default=5.0, show_default=True, type=click.FloatRange(0.5, 60), help="Length of a step."
 )
-def rehearse(students: int, fault: str | None, interval: float, slot_seconds: float) -> None:
+@click.option(
+    "--redis",
+    "redis_url",
+    default="",
+    metavar="URL",
+    help="An empty Redis or Redis Cluster for the cluster's side.  [default: one of its own]",
+)
+def rehearse(students: int, fault: str | None, interval: float, slot_seconds: float, redis_url: str) -> None:
     """Play a move on this machine: 50 %, back to 0 %, 100 %. Needs no account; exit code 1 if anybody would notice.
 
     The serverless side is emulated (its handlers are the real ones); cluster, Redis, bridge and sockets are real. One page in ten
@@ -267,17 +274,25 @@ def rehearse(students: int, fault: str | None, interval: float, slot_seconds: fl
     Example:
       deploy migrate rehearse --students 20 --interval 2 --slot-seconds 2
       deploy migrate rehearse --students 40 --fault all
+      deploy migrate rehearse --students 40 --redis redis://127.0.0.1:7000
     """
-    from deploy.migration_rehearsal import FAULTS, Outcome
+    from deploy.migration_rehearsal import FAULTS, Outcome, refuse_used
     from deploy.migration_rehearsal import rehearse as play
 
+    if redis_url and fault in ("redis", "all"):
+        raise click.UsageError("--fault: a Redis that was given with --redis is not killed; choose another fault")
+    if redis_url:
+        with _clear_errors():
+            refuse_used(redis_url)
     chosen: list[Any] = list(FAULTS) if fault == "all" else [fault]
     failed = False
     for each in chosen:
         if each:
             click.echo(f"--- {each}")
         with _clear_errors():
-            outcome: Outcome = asyncio.run(play(students, click.echo, each, interval=interval, slot=slot_seconds))
+            outcome: Outcome = asyncio.run(
+                play(students, click.echo, each, interval=interval, slot=slot_seconds, redis_url=redis_url)
+            )
         click.echo(
             f"lost {outcome.lost}, duplicates {outcome.duplicates}, false offline {outcome.false_offline} of "
             f"{outcome.reports} reports of {outcome.students} students"

@@ -18,10 +18,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal, TypeAlias, cast
 
-import redis.asyncio
 import websockets
 from msgspec import Struct
 
+from adapters.ec2_cluster import redis_sync
 from adapters.ec2_cluster.config import new_secret
 from adapters.ec2_cluster.keys import exam_keys
 from adapters.ec2_cluster.local import LocalCluster
@@ -404,7 +404,17 @@ class Outcome(Struct, frozen=True):
 class Rehearsal:
     """Both sides, the bridge, pages and dashboards."""
 
-    def __init__(self, students: int, say: Callable[[str], None], *, interval: float = 5.0, slot_seconds: float = 5.0):
+    def __init__(
+        self,
+        students: int,
+        say: Callable[[str], None],
+        *,
+        interval: float = 5.0,
+        slot_seconds: float = 5.0,
+        redis_url: str = "",
+    ):
+        """`redis_url`: an empty Redis, or a Redis Cluster, for the cluster's side; without it the cluster has one of its own."""
+        self._redis_url = redis_url
         self._students = students
         self._say = say
         self._interval = interval
@@ -441,7 +451,13 @@ class Rehearsal:
             aws = {name: value for name, value in self._environment.items() if name.startswith("AWS_")}
             aws["AWS_DEFAULT_REGION"] = aws["AWS_REGION"]
             self.cluster = await stack.enter_async_context(
-                LocalCluster(token_secret=self._secret, workers=2, journal=f"dynamodb:{table}", environments=[aws])
+                LocalCluster(
+                    token_secret=self._secret,
+                    workers=2,
+                    redis_url=self._redis_url,
+                    journal=f"dynamodb:{table}",
+                    environments=[aws],
+                )
             )
             self.app = Application(config.from_environment(self._environment), "rehearsal")
             self.addresses = Addresses({"lambda": self.stack.websocket_url, "ec2": self.cluster.urls[0]})
@@ -637,15 +653,12 @@ class Rehearsal:
             app.shell.finish(outbox)
 
         await self._aws(close)
-        client = redis.asyncio.Redis.from_url(self.cluster.redis_url)
-        try:
+        with redis_sync.connect(redis_sync.marked(self.cluster.redis_url)) as client:
             ends = time.monotonic() + 20
-            while exam.decode(cast(Any, await client.get(exam_keys(key).exam))).state != "closed":
+            while exam.decode(cast(Any, await asyncio.to_thread(client.get, exam_keys(key).exam))).state != "closed":
                 if time.monotonic() > ends:
                     raise MigrationRehearsalError("the exam was closed on one side and goes on on the other")
                 await asyncio.sleep(0.1)
-        finally:
-            await client.aclose()
         self._told("the exam was closed on the serverless side, and is on the cluster")
 
     async def finish(self) -> None:
@@ -797,14 +810,31 @@ class Rehearsal:
         )
 
 
+def refuse_used(redis_url: str) -> None:
+    """What a rehearsal leaves in a Redis would be taken for a move. Raises `MigrationRehearsalError` unless it is empty."""
+    try:
+        with redis_sync.connect(redis_sync.marked(redis_url)) as client:
+            known = cast(int, client.dbsize())
+    except (*redis_sync.ERRORS, ValueError, TypeError, OSError) as error:
+        raise MigrationRehearsalError(f"--redis can't be used: {error}") from error
+    if known:
+        raise MigrationRehearsalError(f"--redis has {known} keys; give an empty one, which nobody else uses")
+
+
 async def rehearse(
-    students: int, say: Callable[[str], None], fault: Fault | None = None, *, interval: float = 5.0, slot: float = 5.0
+    students: int,
+    say: Callable[[str], None],
+    fault: Fault | None = None,
+    *,
+    interval: float = 5.0,
+    slot: float = 5.0,
+    redis_url: str = "",
 ) -> Outcome:
     """Play a move in steps, one rollback in it, and finish; with a fault in the middle of a step.
 
     Raises `MigrationRehearsalError`.
     """
-    rehearsal = Rehearsal(students, say, interval=interval, slot_seconds=slot)
+    rehearsal = Rehearsal(students, say, interval=interval, slot_seconds=slot, redis_url=redis_url)
     async with rehearsal.playing():
         await rehearsal.start()
         if fault is None:

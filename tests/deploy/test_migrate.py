@@ -406,6 +406,8 @@ def test_of_the_bridges_of_several_instances_one_acts_and_the_next_takes_over(mo
     async def play(url: str) -> None:
         settings = bridge.settings_of(environment, None)
         first, second = bridge.Bridge(settings, url), bridge.Bridge(settings, url)
+        await first.connect()
+        await second.connect()
         await first._wait_for_turn()
         keeping = asyncio.create_task(first._keep_turn())
         waiting = asyncio.create_task(second._wait_for_turn())
@@ -415,7 +417,7 @@ def test_of_the_bridges_of_several_instances_one_acts_and_the_next_takes_over(mo
         await asyncio.wait_for(waiting, 10)
         with pytest.raises(bridge.LostTurn):
             await first._keep_turn()
-        await asyncio.gather(first._redis.aclose(), second._redis.aclose(), keeping, return_exceptions=True)
+        await asyncio.gather(first.close(), second.close(), keeping, return_exceptions=True)
 
     with EmbeddedRedis.start() as server:
         asyncio.run(play(server.url))
