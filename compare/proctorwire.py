@@ -57,6 +57,8 @@ def main() -> None:
 @click.option("--admin-port", type=int, help="Port of /metrics on 127.0.0.1; -1 for none.  [default: port + 1000]")
 @click.option("--admin-host", help="Address of that port.  [default: 127.0.0.1]")
 @click.option("--emf", metavar="FILE", help="Append a line a minute of CloudWatch's embedded metric format.")
+@click.option("--emf-group", metavar="NAME", help="Metrics of all instances with this name together, not of each.")
+@click.option("--emf-metrics", metavar="LIST", help="Which figures become metrics, comma-separated.  [default: all]")
 @click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]), help="[default: INFO]")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="[default: text]")
 @click.option("--config", metavar="TOML", help="A file with any of these settings.")

@@ -9,7 +9,6 @@ import contextlib
 import hmac
 import http.server
 import logging
-import os
 import signal
 import socket
 import threading
@@ -22,7 +21,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from adapters.ec2_cluster.admin import Admin, AdminError, connect
-from adapters.ec2_cluster.metrics import Figures, collect, emf, exposition
+from adapters.ec2_cluster.metrics import EmfSettings, Figures, collect, emf, exposition
 from core.identity import Role
 from core.revocation import Revocation
 
@@ -150,7 +149,7 @@ class _Server(http.server.ThreadingHTTPServer):
 def run(
     sock: socket.socket | None,
     folder: str,
-    emf_file: str,
+    telling: EmfSettings,
     instance: str,
     heartbeat: Callable[[], None],
     revoking: Revoking | None = None,
@@ -166,24 +165,25 @@ def run(
         server.socket.close()
         server.socket = sock
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    before, told_at = Figures("instance"), time.monotonic()
+    before, told_at = collect(folder), time.monotonic()
     while not ending.wait(0.5):
         heartbeat()
-        if emf_file and time.monotonic() - told_at >= _EMF_SECONDS:
+        if telling.file and time.monotonic() - told_at >= _EMF_SECONDS:
             told_at = time.monotonic()
-            before = tell(emf_file, before, collect(folder), instance)
+            before = tell(telling, before, collect(folder), instance)
     if server is not None:
         server.shutdown()
 
 
-def tell(emf_file: str, before: Figures, now: Figures, instance: str) -> Figures:
+def tell(telling: EmfSettings, before: Figures, now: Figures, instance: str) -> Figures:
     """Append a line for CloudWatch's agent; a file that has grown large is put aside, one such is kept. Returns `now`."""
-    with contextlib.suppress(FileNotFoundError):
-        if os.path.getsize(emf_file) > _EMF_FILE_BYTES:
-            Path(emf_file).replace(emf_file + ".1")
+    file = Path(telling.file)
     try:
-        with open(emf_file, "ab") as file:
-            file.write(emf(before, now, instance) + b"\n")
+        with contextlib.suppress(FileNotFoundError):
+            if file.stat().st_size > _EMF_FILE_BYTES:
+                file.replace(telling.file + ".1")
+        with file.open("ab") as lines:
+            lines.write(emf(before, now, instance, telling) + b"\n")
     except OSError as error:
-        log.warning("emf %s can't be written: %s", emf_file, error.strerror)
+        log.warning("emf %s can't be written: %s", telling.file, error.strerror)
     return now

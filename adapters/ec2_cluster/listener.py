@@ -36,11 +36,13 @@ from adapters.ec2_cluster.handshake import (
     refusal,
     response,
 )
+from core.errors import CloseCode
 
 _log = logging.getLogger(__name__)
 
 _HEALTH_PATHS = ("/healthz", "/readyz")
 _LINGER_SECONDS = 1.0
+_OURS = frozenset(code for name, code in vars(CloseCode).items() if name.isupper())
 _LOGGED_ERRORS_PER_MINUTE = 10
 
 
@@ -128,7 +130,7 @@ class Listener:
         """See `Owner`."""
         del self.connections[connection.id]
         _count_down(self._inside, connection.peer)
-        self.counters[f"closed_{connection._code}"] += 1
+        self.counters[f"closed_{_counted_as(connection)}"] += 1
         self._wheel.remove(connection)
         if self._all_gone is not None and not self.connections and not self._all_gone.done():
             self._all_gone.set_result(None)
@@ -393,6 +395,12 @@ async def listen(
     listener = Listener(endpoint, settings, wire_opener(settings))
     await listener._start(sock)
     return listener
+
+
+def _counted_as(connection: Connection) -> int | str:
+    """A close code as it is counted: a peer may send any of 2,000, and each would be a figure for good."""
+    code = connection._code
+    return code if connection._by_us or code < 3000 or code in _OURS else "other"
 
 
 def _count_down(counter: Counter[str], name: str) -> None:

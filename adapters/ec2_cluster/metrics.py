@@ -28,7 +28,7 @@ _HELP = {
     "reports_total": "Status reports received.",
     "deliveries_total": "Frames sent to proctors.",
     "opened_total": "Connections opened.",
-    "closed_total": "Connections closed, by close code.",
+    "closed_total": "Connections closed, by close code; `other` are codes of 3000 and more that a peer made up.",
     "refused_total": "Handshakes refused, by HTTP status.",
     "dropped_total": "What was dropped: too_fast, too_big messages; slow, dead connections; conflated views, lagging updates.",
     "slowed_total": "Times that updates for a proctor whose socket was backed up were put further apart.",
@@ -149,18 +149,38 @@ def exposition(figures: Figures) -> str:
     for kind, values in (("counter", figures.counters), ("gauge", figures.gauges)):
         for name, members in _by_name(values):
             lines += _header(name, kind)
-            lines += [f"proctorwire_{member} {value:g}" for member, value in members]
+            lines += [f"proctorwire_{member} {_number(value)}" for member, value in members]
     for name, histogram in sorted(figures.histograms.items()):
         lines += _header(name, "histogram")
         count = 0
         for bound, more in zip((*BOUNDS, math.inf), histogram.counts, strict=True):
             count += more
             lines.append(f'proctorwire_{name}_bucket{{le="{"+Inf" if bound == math.inf else f"{bound:g}"}"}} {count}')
-        lines += [f"proctorwire_{name}_sum {histogram.total:g}", f"proctorwire_{name}_count {count}"]
+        lines += [f"proctorwire_{name}_sum {_number(histogram.total)}", f"proctorwire_{name}_count {count}"]
     return "\n".join(lines) + "\n"
 
 
-def emf(before: Figures, now: Figures, instance: str) -> bytes:
+class EmfSettings(Struct, frozen=True):
+    """What of a line is made into metrics, each of which CloudWatch bills by the month; the rest stays in the line, to be searched.
+
+    `metrics` are names as in the line (empty: all). With a `group`, values of all its instances go into the same metrics, with
+    that one dimension; without one, each instance has metrics of its own, and there are those of all instances of the account.
+    """
+
+    file: str
+    group: str = ""
+    metrics: tuple[str, ...] = ()
+
+
+def is_emf_name(name: str) -> bool:
+    """Whether a figure may have this name in a line: `reports_total`, `closed_total_4108` (with its label), `save_p95`."""
+    plain, _, share = name.rpartition("_p")
+    if share in ("50", "95", "99") and f"{plain}_seconds" in _HELP:
+        return True
+    return any(name == known or name.startswith(known + "_") for known in _HELP)
+
+
+def emf(before: Figures, now: Figures, instance: str, settings: EmfSettings) -> bytes:
     """One line of CloudWatch's embedded metric format: gauges as they are, counts since `before`, quantiles in milliseconds."""
     values: dict[str, float] = {}
     units: dict[str, str] = {}
@@ -179,20 +199,22 @@ def emf(before: Figures, now: Figures, instance: str) -> bytes:
             plain = f"{name.removesuffix('_seconds')}_p{share}"
             values[plain] = min(since.quantile(share / 100), 2 * BOUNDS[-1]) * 1000
             units[plain] = "Milliseconds"
-    described = [{"Name": name, "Unit": units[name]} for name in sorted(values)]
+    chosen = settings.metrics or sorted(values)
+    described = [{"Name": name, "Unit": units[name]} for name in chosen if name in values]
     line = {
         "_aws": {
             "Timestamp": int(now.at * 1000),
             "CloudWatchMetrics": [
                 {
                     "Namespace": _EMF_NAMESPACE,
-                    "Dimensions": [["Instance"], []],
+                    "Dimensions": [["Group"]] if settings.group else [["Instance"], []],
                     "Metrics": described[start : start + 100],
                 }
                 for start in range(0, len(described), 100)
             ],
         },
         "Instance": instance,
+        **({"Group": settings.group} if settings.group else {}),
         **values,
     }
     return msgspec.json.encode(line)
@@ -214,6 +236,11 @@ def _by_name(values: Mapping[str, float]) -> list[tuple[str, list[tuple[str, flo
 
 def _header(name: str, kind: str) -> list[str]:
     return [f"# HELP proctorwire_{name} {_HELP[name]}", f"# TYPE proctorwire_{name} {kind}"]
+
+
+def _number(value: float) -> str:
+    """All of its digits: of a counter that lost some, a rate would be taken from steps."""
+    return str(int(value)) if value == int(value) else repr(value)
 
 
 def _plain(name: str) -> str:

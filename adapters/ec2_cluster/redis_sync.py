@@ -46,6 +46,17 @@ def marked(url: str) -> str:
     return f"{plain}{'&' if '?' in plain else '?'}{_MARK}"
 
 
+def advice(error: Exception) -> str:
+    """What to look at when a Redis can't be used for this reason, to be put behind it; empty if the reason says it."""
+    if isinstance(error, NoPermissionError):
+        return "; give its user what docs/operations.md lists"
+    if isinstance(error, redis.AuthenticationError):
+        return "; check its user and password"
+    if isinstance(error, (redis.ConnectionError, redis.TimeoutError)):
+        return "; check its address, port and firewall, and write rediss:// if it takes TLS only"
+    return ""
+
+
 def connect(url: str, **options: Any) -> redis.Redis:
     """A client for a URL as `marked` returns it. Raises ValueError if it is none, and of a cluster that can't be reached `ERRORS`.
 

@@ -9,6 +9,7 @@ workers); one shared listener is not.
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import logging
 import os
@@ -16,6 +17,7 @@ import secrets
 import select
 import signal
 import socket
+import sqlite3
 import sys
 import tempfile
 import time
@@ -29,7 +31,8 @@ from adapters.ec2_cluster import admin_server, journal, logs, redis_sync, worker
 from adapters.ec2_cluster.config import ClusterSettings, SettingsError, without_password
 from adapters.ec2_cluster.embedded import EmbeddedRedis, EmbeddedRedisError
 from adapters.ec2_cluster.ledger import ledger_place
-from adapters.ec2_cluster.metrics import FigureFile, Figures
+from adapters.ec2_cluster.ledger_sqlite import SqliteLedger
+from adapters.ec2_cluster.metrics import EmfSettings, FigureFile, Figures
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,7 @@ _LONGEST_RESTART_PAUSE_SECONDS = 5.0
 _SHORT_LIFE_SECONDS = 5.0
 _ADMIN_PORT_OFFSET = 1000
 _FIGURES_SECONDS = 1.0
+_NOT_OURS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 class Beat(Protocol):
@@ -182,10 +186,12 @@ class Supervisor:
         settings = self._settings
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._told)
-        sockets = _listening(settings.host, settings.port, settings.workers)
-        port = sockets[0].getsockname()[1]
+        sockets: list[socket.socket] = []
         admin = None
         try:
+            _check_emf(settings.emf)
+            sockets = _listening(settings.host, settings.port, settings.workers)
+            port = sockets[0].getsockname()[1]
             admin = _admin_socket(settings, port)
             settings = self._with_stores(settings)
             gc.collect()
@@ -203,8 +209,8 @@ class Supervisor:
                 host = "127.0.0.1" if settings.host in ("0.0.0.0", "") else settings.host  # noqa: S104
                 pid = None if self._redis is None else self._redis.pid
                 scheme = "wss" if settings.tls_certificate else "ws"
-                address = "" if admin is None else "http://{}:{}".format(*admin.getsockname()[:2])
-                url = f"{scheme}://{host}:{port}/ws"
+                address = "" if admin is None else f"http://{_in_url(admin.getsockname()[0])}:{admin.getsockname()[1]}"
+                url = f"{scheme}://{_in_url(host)}:{port}/ws"
                 say(Ready(url, port, os.getpid(), settings.redis_url, pid, settings.journal, address))
             self._watch_until(lambda: False)
             return 0
@@ -233,9 +239,14 @@ class Supervisor:
         redis_url = _asked(redis_url)
         journal_path = settings.journal or str(Path(folder) / "journal.sqlite")
         try:
-            ledger_place(journal_path)
+            if ledger_place(journal_path) is None:
+                SqliteLedger(journal_path).close()
         except ValueError as error:
             raise SettingsError(f"journal is {journal_path!r}: {error}") from error
+        except sqlite3.Error as error:
+            raise SettingsError(
+                f"journal {journal_path} can't be used: {error}; give a SQLite file, or a new one where it may be written"
+            ) from error
         return msgspec.structs.replace(settings, redis_url=redis_url, journal=journal_path)
 
     def _worker_life(self, settings: ClusterSettings, slot: int, sock: socket.socket) -> Life:
@@ -256,7 +267,8 @@ class Supervisor:
     def _admin_life(self, settings: ClusterSettings, sock: socket.socket | None) -> Life:
         def life(heartbeat: Beat) -> None:
             revoking = admin_server.Revoking(settings.redis_url, settings.admin_token) if settings.admin_token else None
-            admin_server.run(sock, self._figures.name, settings.emf, socket.gethostname(), heartbeat, revoking)
+            telling = EmfSettings(settings.emf, settings.emf_group, settings.emf_metrics)
+            admin_server.run(sock, self._figures.name, telling, socket.gethostname(), heartbeat, revoking)
 
         return life
 
@@ -360,8 +372,22 @@ def _listening(host: str, port: int, count: int) -> list[socket.socket]:
     except OSError as error:
         for sock in sockets:
             sock.close()
+        if isinstance(error, socket.gaierror) or error.errno in _NOT_OURS:
+            raise SettingsError(_not_ours("host", host, error)) from error
         raise SettingsError(f"port {port} on {host} can't be used: {error.strerror}; choose another --port") from error
     return sockets
+
+
+def _not_ours(setting: str, host: str, error: OSError) -> str:
+    reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+    return (
+        f"{setting} {host} can't be used: {reason}; give an address of this machine, 127.0.0.1 for itself alone "
+        "or 0.0.0.0 for all that reach it"
+    )
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _admin_socket(settings: ClusterSettings, port: int) -> socket.socket | None:
@@ -373,12 +399,29 @@ def _admin_socket(settings: ClusterSettings, port: int) -> socket.socket | None:
             return None
     if wanted < 0:
         return None
+    host = settings.admin_host
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((settings.admin_host, wanted), backlog=16)
+        return socket.create_server((host, wanted), backlog=16, family=family)
     except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno in _NOT_OURS:
+            raise SettingsError(_not_ours("admin_host", host, error)) from error
         raise SettingsError(
-            f"admin_port {wanted} on {settings.admin_host} can't be used: {error.strerror}; choose another, or -1 for none"
+            f"admin_port {wanted} on {host} can't be used: {os.strerror(error.errno or 0)}; choose another --admin-port, "
+            "or -1 for none"
         ) from error
+
+
+def _check_emf(path: str) -> None:
+    """Later, a file that can't be written is logged and no reason to stop."""
+    if path:
+        try:
+            with open(path, "ab"):
+                return
+        except OSError as error:
+            raise SettingsError(
+                f"emf {path} can't be written: {error.strerror}; give a file in a folder that is there"
+            ) from error
 
 
 def _asked(url: str) -> str:
@@ -386,7 +429,9 @@ def _asked(url: str) -> str:
     try:
         return redis_sync.marked(url)
     except (*redis_sync.ERRORS, ValueError, TypeError, OSError) as error:
-        raise SettingsError(f"redis_url {without_password(url)} can't be used: {error}") from error
+        raise SettingsError(
+            f"redis_url {without_password(url)} can't be used: {str(error).rstrip('.')}{redis_sync.advice(error)}"
+        ) from error
 
 
 def serve(settings: ClusterSettings, out: TextIO = sys.stdout, *, as_json: bool = False) -> int:

@@ -241,7 +241,9 @@ def _cluster(redis_url: str) -> Iterator[Admin]:
         try:
             client = connect(redis_sync.marked(redis_url))
         except (*redis_sync.ERRORS, ValueError, OSError) as error:
-            raise AdminError(f"redis_url {without_password(redis_url)} can't be used: {error}") from error
+            raise AdminError(
+                f"redis_url {without_password(redis_url)} can't be used: {str(error).rstrip('.')}{redis_sync.advice(error)}"
+            ) from error
         yield Admin(client)
     except AdminError as error:
         raise click.ClickException(str(error)) from error

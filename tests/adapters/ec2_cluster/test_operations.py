@@ -7,24 +7,36 @@ import json
 import logging
 import os
 import re
+import shlex
 import signal
+import socket
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+import certificates
+import msgspec
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from deployments import ClusterDeployment
 from wire_clients import Dashboard, Page
 
-from adapters.ec2_cluster import metrics
+from adapters.ec2_cluster import metrics, redis_sync
 from adapters.ec2_cluster.admin_server import tell
 from adapters.ec2_cluster.config import ClusterSettings, SettingsError, read_settings
 from adapters.ec2_cluster.local import LocalCluster
 from adapters.ec2_cluster.logs import LINES_A_MINUTE, FloodFilter, JsonFormatter
-from adapters.ec2_cluster.metrics import FigureFile, Figures, Histogram, collect, emf, exposition
+from adapters.ec2_cluster.metrics import EmfSettings, FigureFile, Figures, Histogram, collect, emf, exposition
+from adapters.ec2_cluster.supervisor import Supervisor
 from compare.proctorwire import main
+from deploy.cli import deploy
 
 SECRET = "0123456789abcdef" * 2
 
@@ -101,7 +113,7 @@ def test_figures_are_told_in_the_text_format(tmp_path: Path) -> None:
         FigureFile(str(tmp_path), name).write(
             Figures(
                 "worker",
-                counters={'closed_total{code="1000"}': 2},
+                counters={'closed_total{code="1000"}': 2, "reports_total": 12_345_679},
                 gauges={"exams": 1},
                 histograms={"save_seconds": histogram},
             )
@@ -114,6 +126,7 @@ def test_figures_are_told_in_the_text_format(tmp_path: Path) -> None:
     assert 'proctorwire_save_seconds_bucket{le="0.001"} 2\n' in text
     assert 'proctorwire_save_seconds_bucket{le="0.025"} 4\n' in text
     assert 'proctorwire_save_seconds_bucket{le="+Inf"} 6\n' in text
+    assert "proctorwire_reports_total 24691358\n" in text, "a counter has all of its digits"
     for line in text.splitlines():
         assert re.fullmatch(r'# (HELP|TYPE) proctorwire_\w+ .+|proctorwire_\w+(\{\w+="[^"]*"\})? \S+', line), line
 
@@ -126,13 +139,24 @@ def test_a_line_for_cloudwatch_has_counts_since_the_last_one(tmp_path: Path) -> 
         "instance", at=1_000.0, counters={"reports_total": 130}, gauges={"exams": 2}, histograms={"save_seconds": slow}
     )
     file = tmp_path / "emf.log"
-    assert tell(str(file), before, now, "host") is now
+    telling = EmfSettings(str(file))
+    assert tell(telling, before, now, "host") is now
     line = json.loads(file.read_text())
     assert (line["reports_total"], line["exams"], line["save_p95"], line["Instance"]) == (30, 2, 500, "host")
     named = {metric["Name"] for metric in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
     assert named == set(line) - {"_aws", "Instance"}
-    assert json.loads(emf(now, now, "host"))["reports_total"] == 0
-    tell(str(tmp_path / "nowhere" / "emf.log"), before, now, "host")  # no reason to stop
+    assert json.loads(emf(now, now, "host", telling))["reports_total"] == 0
+    tell(EmfSettings(str(tmp_path / "nowhere" / "emf.log")), before, now, "host")  # no reason to stop
+
+
+def test_metrics_of_a_group_are_few_and_the_rest_stays_in_the_line() -> None:
+    now = Figures("instance", at=1.0, counters={"errors_total": 7, "reports_total": 9}, gauges={"exams": 2})
+    few = EmfSettings("", "school", ("errors_total", "journal_behind_seconds"))
+    line = json.loads(emf(Figures("instance"), now, "host", few))
+    (directive,) = line["_aws"]["CloudWatchMetrics"]
+    assert directive["Metrics"] == [{"Name": "errors_total", "Unit": "Count"}]
+    assert directive["Dimensions"] == [["Group"]]
+    assert (line["Group"], line["Instance"], line["reports_total"], line["exams"]) == ("school", "host", 9, 2)
 
 
 def test_a_flood_of_lines_is_cut_and_counted() -> None:
@@ -191,6 +215,14 @@ def test_settings_come_from_the_command_line_then_the_environment_then_a_file(tm
         ('jwks = "http://elsewhere/keys"', "https://"),
         ("message_burst = 0", "message_burst is 0"),
         ('tls_certificate = "/nowhere"', "tls_certificate /nowhere"),
+        ('tls_key = "/nowhere"', "tls_key is given and no tls_certificate"),
+        ('origins = ["lms.example"]', "origins has 'lms.example'"),
+        ('origins = ["https://lms.example/"]', "origins has 'https://lms.example/'"),
+        ('emf_metrics = ["save_p95", "errors"]', "emf_metrics has 'errors', which is no figure"),
+        ('log_level = "info"', "give one of DEBUG, INFO, WARNING, ERROR"),
+        ('token_secret = "short"', "shorter than 32 bytes"),
+        (f'token_secret = "{SECRET},{SECRET}"', "two token secrets without a kid"),
+        (f'token_secret = "a:{SECRET},a:{SECRET}"', "two token secrets of kid a"),
         ("", "no token secret"),
     ],
 )
@@ -201,6 +233,78 @@ def test_a_bad_file_is_one_clear_line(tmp_path: Path, text: str, complaint: str)
     with pytest.raises(SettingsError, match=re.escape(complaint)) as raised:
         read_settings({"config": str(file)}, secret)
     assert "\n" not in str(raised.value).strip() or "TOML" in complaint
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "complaint"),
+    [
+        ("PORT", "abc", "port is 'abc' (in PROCTORWIRE_PORT); give a whole number"),
+        ("WORKERS", "99", "workers is 99 (in PROCTORWIRE_WORKERS); it must be between 1 and 64"),
+        ("DRAIN_SECONDS", "soon", "drain_seconds is 'soon' (in PROCTORWIRE_DRAIN_SECONDS); give a number"),
+        ("TLS_CERT", "x.pem", "PROCTORWIRE_TLS_CERT is no setting; PROCTORWIRE_TLS_CERTIFICATE is"),
+        ("REDIS", "redis://h", "PROCTORWIRE_REDIS is no setting; PROCTORWIRE_REDIS_URL is"),
+        ("WORKER", "2", "PROCTORWIRE_WORKER is no setting; PROCTORWIRE_WORKERS is"),
+        ("ADMIN_TOKEN", "short", "admin_token is shorter than 32 bytes"),
+    ],
+)
+def test_a_bad_variable_is_named_with_its_fix(variable: str, value: str, complaint: str) -> None:
+    environment = {"PROCTORWIRE_TOKEN_SECRET": SECRET, f"PROCTORWIRE_{variable}": value}
+    with pytest.raises(SettingsError, match=re.escape(complaint)):
+        read_settings({}, environment)
+
+
+def test_variables_of_the_other_services_and_blanks_in_lists_are_no_mistakes() -> None:
+    others = "STATE_TABLE JOURNAL_TABLE RETENTION_DAYS RECORDS RECORDS_SECRET ENDPOINTS SOCKET_URL SCHOOL_KEYS WEB_HOST WEB_PORT"
+    environment = {f"PROCTORWIRE_{name}": "x" for name in [*others.split(), "DIE_WITH_PARENT", "SHARDS", "POLICY"]}
+    environment |= {
+        "PROCTORWIRE_TOKEN_SECRET": f"a:{SECRET}, b:{SECRET}",
+        "PROCTORWIRE_ORIGINS": "https://a, https://b:1, ",
+    }
+    settings = read_settings({}, environment)
+    assert settings.origins == ("https://a", "https://b:1")
+    assert list(settings.token_secrets) == ["a", "b"]
+
+
+@pytest.mark.parametrize("kept", ["an encrypted key", "no key", "no certificate"])
+def test_a_certificate_without_its_key_is_refused_and_nobody_is_asked(tmp_path: Path, kept: str) -> None:
+    certificate = certificates.for_localhost(tmp_path)
+    key = load_pem_private_key(certificate.key.read_bytes(), None)
+    locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"hunter2"))
+    (tmp_path / "key").write_bytes(locked if "encrypted" in kept else b"")
+    given = {"tls_certificate": str(certificate.chain), "tls_key": str(tmp_path / "key")}
+    if kept == "no certificate":
+        given["tls_certificate"] = str(certificate.key)
+    with pytest.raises(SettingsError, match="no PEM certificate with its own, unencrypted key"):
+        read_settings(given, {"PROCTORWIRE_TOKEN_SECRET": SECRET})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "complaint"),
+    [
+        ("host", "192.0.2.1", "host 192.0.2.1 can't be used: Cannot assign requested address; give an address of this"),
+        ("admin_host", "192.0.2.1", "admin_host 192.0.2.1 can't be used"),
+        ("port", 0, "choose another --port"),
+        ("admin_port", 0, "choose another --admin-port"),
+        ("redis_url", "redis://127.0.0.1:1", "Connection refused; check its address"),
+        ("redis_url", "nonsense", "redis_url nonsense can't be used: Redis URL must specify"),
+        ("journal", "/nowhere/journal.sqlite", "journal /nowhere/journal.sqlite can't be used"),
+        ("journal", "dynamodb:", "a DynamoDB journal is written"),
+        ("emf", "/nowhere/emf", "emf /nowhere/emf can't be written: No such file"),
+    ],
+)
+def test_an_instance_that_can_not_start_says_why_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, setting: str, value: object, complaint: str
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        wanted = {"port": 0, "admin_port": 0, "redis_url": "redis://127.0.0.1:1"}
+        wanted |= {setting: taken.getsockname()[1] if setting.endswith("port") else value}
+        settings = msgspec.structs.replace(ClusterSettings(token_secrets={"": SECRET}), **wanted)
+        if setting == "journal":
+            monkeypatch.setattr(redis_sync, "marked", str)
+        with pytest.raises(SettingsError, match=re.escape(complaint)) as raised:
+            Supervisor(settings).run(lambda ready: None)
+    assert "\n" not in str(raised.value)
 
 
 def test_settings_are_shown_without_secrets_and_can_be_read_again(tmp_path: Path) -> None:
@@ -226,3 +330,26 @@ def test_the_manual_explains_every_figure_and_limit() -> None:
     defaults = ClusterSettings(token_secrets={})
     assert f"{defaults.messages_per_second:g} a second, {defaults.message_burst} at once" in manual
     assert f"{defaults.connections_per_address:,} in a worker" in manual
+
+
+def test_the_manual_explains_every_alarm_of_the_template_and_no_other() -> None:
+    root = Path(__file__).parents[3]
+    manual = (root / "docs" / "operations.md").read_text()
+    _, _, rest = manual.partition("### Alarms of the template")
+    explained = re.findall(r"^\| `([a-z-]+)` \| .+ \| .+ \|$", rest, re.MULTILINE)
+    template = (root / "deploy" / "ec2_cluster" / "cluster.yaml").read_text()
+    made = re.findall(r"AlarmName: !Sub proctorwire-\$\{Stage\}-ec2-([a-z-]+)", template)
+    assert explained == made
+    options = {option for parameter in deploy.commands["up"].params for option in parameter.opts}
+    assert set(re.findall(r"`(?:deploy up )?(--[a-z-]+)", rest.partition("Logs go to")[0])) <= options
+
+
+def test_figures_for_cloudwatch_are_chosen_as_the_manual_shows() -> None:
+    manual = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    shown = re.search(r"^proctorwire (serve --emf [^`]+)```", manual, re.MULTILINE)
+    assert shown
+    arguments = shlex.split(shown[1].replace("\\\n", " "))
+    environment = {"PROCTORWIRE_TOKEN_SECRET": SECRET}
+    done = CliRunner().invoke(main, [*arguments, "--print-config"], env=environment)
+    assert done.exit_code == 0, done.output
+    assert 'emf_metrics = ["errors_total",' in done.output

@@ -161,6 +161,8 @@ async def test_a_close_is_echoed_and_told(serve, payload, echoed, told):
     assert (int.from_bytes(answer[:2], "big") if answer else 1005) in echoed
     await peer.ended()
     await until(lambda: served.endpoint.closes == [(*told, False)])
+    counted = "other" if told[0] == 3999 else told[0]  # what peers make up is one figure, not 2,000
+    assert served.listener.counters[f"closed_{counted}"] == 1
 
 
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 2000, 2999, 5000, 65535])
