@@ -45,6 +45,8 @@ class WorkerState(Struct, frozen=True):
     students: int = 0
     proctors: int = 0
     draining: bool = False
+    written_back: tuple[str, ...] | None = None
+    """Redis servers, by their replication ids, that lack nothing of what this worker knows. None: an older release's."""
 
 
 class ListedWorker(Struct, frozen=True):

@@ -11,7 +11,7 @@ import importlib.resources
 import math
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -24,6 +24,7 @@ from adapters.ec2_cluster.keys import (
     MEMORY_SINCE,
     MOVE,
     REVOKED,
+    WORKER_LEASES,
     all_partitions,
     exam_keys,
     participant_of,
@@ -40,7 +41,7 @@ from adapters.ec2_cluster.redis_client import (
     ScriptCall,
     Subscriber,
 )
-from adapters.ec2_cluster.redis_cluster import ClusterClient, ClusterSubscriber
+from adapters.ec2_cluster.redis_cluster import ClusterClient, ClusterSubscriber, Connected, slot_of
 from core import events, exam, journal, migration, participant
 from core.events import ParticipantEvent
 from core.exam import Exam
@@ -114,8 +115,22 @@ class HomeClaim(Struct, frozen=True):
     until: float
 
 
+class Returned(NamedTuple):
+    """Redis, or a node of it, can be reached, for the first time or again."""
+
+    is_about: Callable[[ExamKey], bool]
+    """Whether an exam's data are there."""
+    lives: frozenset[str]
+    """The replication ids of what can be reached."""
+    is_anew: bool
+    """Whether it is another server than before, or the same after a restart: then the last moments may be missing."""
+
+
 class Broker(Protocol):
     """Each method is one atomic step, or several that may be torn apart without harm. All raise `RedisError`."""
+
+    node_of: Callable[[ExamKey], Hashable] | None
+    """Which of several nodes an exam is on: what goes to one must not wait for another. None: there is one."""
 
     async def claim(self, key: ParticipantKey, worker: str) -> Claimed:
         """Make the worker the owner, under a new epoch."""
@@ -216,22 +231,32 @@ class RedisBroker:
         url: str,
         worker: str,
         clock: ServiceClock,
-        on_connected: Callable[[], None],
+        on_connected: Callable[[Returned], None],
         on_lost: Callable[[Exception], None] | None = None,
     ) -> None:
         """`on_connected` is called after every connection to Redis, the first one too, `on_lost` after every loss.
 
         `url` says `cluster=1` of a cluster: then both are about any of its nodes.
         """
+        self._on_connected = on_connected
+        self._life: str | None = None
         self._is_cluster = RedisAddress.parse(url).is_cluster
         self._publish = "SPUBLISH" if self._is_cluster else "PUBLISH"
         self.claim_script, self.save_script, self.append_script, self.save_exam_script = scripts = [
             Script(script_source(name, sharded=self._is_cluster))
             for name in ("claim.lua", "save.lua", "append.lua", "save_exam.lua")
         ]
-        self.client: RedisClient | ClusterClient = (ClusterClient if self._is_cluster else RedisClient)(
-            url, name=worker, scripts=scripts, on_connected=on_connected, on_lost=on_lost
-        )
+        self.node_of: Callable[[ExamKey], Hashable] | None = None
+        self.client: RedisClient | ClusterClient
+        if self._is_cluster:
+            cluster = self.client = ClusterClient(
+                url, name=worker, scripts=scripts, on_connected=self._connected_to_nodes, on_lost=on_lost
+            )
+            self.node_of = lambda exam: cluster.owner(exam_keys(exam).tag)
+        else:
+            self.client = RedisClient(
+                url, name=worker, scripts=scripts, on_connected=self._connected_to_server, on_lost=on_lost
+            )
         self.lease: Callable[[], bytes] = lambda: b"{}"
         """What the lease says about this worker, for operators."""
         self._worker = worker
@@ -245,6 +270,18 @@ class RedisBroker:
         if isinstance(self.client, ClusterClient):
             return ClusterSubscriber(self.client, on_message, on_gap)
         return Subscriber(self.client, on_message, on_gap)
+
+    def _connected_to_server(self) -> None:
+        assert isinstance(self.client, RedisClient), "nobody else calls this"
+        before, life = self._life, self.client.life
+        self._life = life
+        lives = frozenset[str]() if life is None else frozenset((life,))
+        self._on_connected(Returned(lambda _: True, lives, bool(lives) and before is not None and before != life))
+
+    def _connected_to_nodes(self, connected: Connected) -> None:
+        slots = connected.slots
+        about = Returned(lambda exam: slot_of(exam_keys(exam).tag) in slots, connected.lives, connected.is_anew)
+        self._on_connected(about)
 
     # --- participants ---
 
@@ -510,6 +547,12 @@ class RedisBroker:
         """Say that this worker is alive, for three seconds."""
         await self.client.execute("SET", worker_lease(self._worker), self.lease(), "EX", WORKER_LEASE_SECONDS)
 
+    async def others_lack(self, lives: frozenset[str]) -> bool:
+        """Whether a worker that lives has yet to write back to one of these servers."""
+        names = await self.client.scan(WORKER_LEASES + "*")
+        leases = await self.client.pipeline([("GET", name) for name in names])
+        return any(lacks(lease, lives) for lease in leases if isinstance(lease, bytes))
+
     async def end_lease(self) -> None:
         """Say that this worker is gone."""
         await self.client.execute("DEL", worker_lease(self._worker))
@@ -551,6 +594,21 @@ class RedisBroker:
         self._clock.sampled(int(seconds) + int(micros) / 1e6, sent_at, loop.time())
 
 
+def lacks(lease: bytes, lives: frozenset[str]) -> bool:
+    """Whether the worker with this lease says what it has written back to, and that is not all of these servers."""
+    try:
+        written_back = _lease_decoder.decode(lease).written_back
+    except msgspec.MsgspecError:
+        return False  # another release's
+    return written_back is not None and not lives.issubset(written_back)
+
+
+class _Lease(Struct):
+    """Of what a worker writes into its lease: what is of interest to others."""
+
+    written_back: tuple[str, ...] | None = None
+
+
 class _Counted(Struct, frozen=True):
     at: float
     counts: SilenceCounts
@@ -558,4 +616,5 @@ class _Counted(Struct, frozen=True):
 
 _json = msgspec.json.Encoder()
 _view_decoder = msgspec.json.Decoder(View)
+_lease_decoder = msgspec.json.Decoder(_Lease)
 _counted_decoder = msgspec.json.Decoder(_Counted)

@@ -310,7 +310,11 @@ class _Reconnecting:
             if isinstance(reply, hiredis.ReplyError):
                 link.fail(RedisUnavailable("refused"))
                 raise RedisReplyError(str(reply))
+        self._greeted(replies[len(required) :])
         return link
+
+    def _greeted(self, optional: Sequence[Any]) -> None:
+        """The answers to what an access list may forbid."""
 
     def _greeting(self) -> tuple[list[bytes], list[bytes]]:
         """Commands that must succeed on a new connection, and those that an access list may forbid."""
@@ -367,6 +371,8 @@ class RedisClient(_Reconnecting):
         """
         super().__init__(_address(url), tls, connect_seconds)
         self.name = name
+        self.life: str | None = None
+        """The server's replication id, another one after each restart and each failover; None if it does not say."""
         self._scripts = scripts
         self._on_connected = on_connected
         self._on_lost = on_lost
@@ -423,6 +429,15 @@ class RedisClient(_Reconnecting):
         (reply,) = await self.execute_all((call,))
         return reply
 
+    async def scan(self, pattern: str) -> list[bytes]:
+        """The names of all keys that the pattern fits."""
+        found, cursor = set[bytes](), b"0"
+        while True:
+            cursor, names = await self.execute("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            found.update(names)
+            if cursor == b"0":
+                return sorted(found)
+
     def _send(self, data: bytes, wanted: int) -> asyncio.Future[list[Any]]:
         link = self._link
         if link is None or link.lost.done():
@@ -466,8 +481,13 @@ class RedisClient(_Reconnecting):
     def _greeting(self) -> tuple[list[bytes], list[bytes]]:
         required, optional = super()._greeting()
         required += [_pack(("PING",)), *(_pack(("SCRIPT", "LOAD", script.source)) for script in self._scripts)]
-        optional.append(_pack(("CLIENT", "SETNAME", self.name)))
+        optional += [_pack(("CLIENT", "SETNAME", self.name)), _pack(("INFO", "replication"))]
         return required, optional
+
+    def _greeted(self, optional: Sequence[Any]) -> None:
+        info = optional[-1]
+        _, found, rest = info.partition(b"master_replid:") if isinstance(info, bytes) else (b"", b"", b"")
+        self.life = rest.split(b"\r", 1)[0].decode() if found else None
 
     def _up(self, link: _Link) -> None:
         link.on_reply = self._replied

@@ -22,7 +22,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.crc import key_slot
 
@@ -40,7 +40,7 @@ from adapters.ec2_cluster.redis_client import (
     Subscriber,
 )
 
-__all__ = ["ClusterClient", "ClusterSubscriber", "slot_of"]
+__all__ = ["ClusterClient", "ClusterSubscriber", "Connected", "slot_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -88,13 +88,25 @@ def _slot_of_command(item: Command | ScriptCall) -> int:
 class _Node:
     """A primary: its address and its connection, which may be used while `is_ready`."""
 
-    __slots__ = ("address", "client", "is_ready", "used_at")
+    __slots__ = ("address", "client", "is_heir", "is_ready", "life", "used_at")
 
     def __init__(self, address: tuple[str, int], client: RedisClient, now: float) -> None:
         self.address = address
         self.client = client
         self.is_ready = False
+        self.is_heir = False  # it has slots of one that was lost
+        self.life: str | None = None  # of when it was last ready
         self.used_at = now
+
+
+class Connected(NamedTuple):
+    """What a cluster's client has a connection to, for the first time or again."""
+
+    slots: Collection[int]
+    lives: frozenset[str]
+    """The replication ids of their nodes, as far as they say."""
+    is_anew: bool
+    """Whether these are other servers than before, or the same without the memory of what they had not written or replicated."""
 
 
 class ClusterClient:
@@ -110,7 +122,7 @@ class ClusterClient:
         *,
         name: str = "proctorwire",
         scripts: Sequence[Script] = (),
-        on_connected: Callable[[], None] | None = None,
+        on_connected: Callable[[Connected], None] | None = None,
         on_lost: Callable[[Exception], None] | None = None,
         command_seconds: float = 2.0,
         connect_seconds: float = 1.0,
@@ -119,8 +131,9 @@ class ClusterClient:
         """`url` names any node, or a name that leads to one (ElastiCache's configuration endpoint).
 
         `on_connected` is called when all primaries are connected for the first time, and whenever from then on a node may have
-        lost something: it was connected again, it took the place of another, or it got slots of one that is gone. Until it has
-        been called, nothing else is sent to that node. `on_lost` is called after each loss of a connection.
+        lost something: it was connected again, it took the place of another, or it got slots of one that is gone. It is told
+        which slots that is about. Until it has been called, nothing else is sent to that node. `on_lost` is called after each
+        loss of a connection.
         """
         self.address = RedisAddress.parse(url)
         self.tls = (tls or ssl.create_default_context(cafile=self.address.authority)) if self.address.tls else None
@@ -252,9 +265,15 @@ class ClusterClient:
         for node in frozenset(before) - self._owners - {None}:
             if node is not None and not node.is_ready:
                 self._forget(node)  # another has its place
-        changes = {(was, now) for was, now in zip(before, slots, strict=True) if was is not now}
-        if any(was is not None and not was.is_ready and now is not None and now.is_ready for was, now in changes):
-            self._announce()  # what was on a node that is gone may be lost
+        inherited: dict[_Node, set[int]] = {}
+        for slot, (was, now) in enumerate(zip(before, slots, strict=True)):
+            if was is not now and was is not None and not was.is_ready and now is not None:
+                inherited.setdefault(now, set()).add(slot)
+        for heir, of_heir in inherited.items():
+            if heir.is_ready:
+                self._announce(of_heir, (heir,), is_anew=True)  # what was on a node that is gone may be lost
+            else:
+                heir.is_heir = True
         self._see_whether_whole()
         _call(self.on_slots)
 
@@ -301,7 +320,9 @@ class ClusterClient:
         node.is_ready = True
         if self._whole is not None and self._whole.done():
             if node in self._owners:
-                self._announce()
+                is_another = node.life is not None and node.life != node.client.life
+                slots = {slot for slot, owner in enumerate(self._slots) if owner is node}
+                self._announce(slots, (node,), is_anew=node.is_heir or is_another)
         else:
             self._see_whether_whole()
         self.look_again()
@@ -310,10 +331,13 @@ class ClusterClient:
         """The first time that everything can be used."""
         if self._whole is not None and not self._whole.done() and self.is_connected and None not in self._slots:
             self._whole.set_result(None)
-            self._announce()
+            self._announce(range(SLOTS), self._owners, is_anew=False)
 
-    def _announce(self) -> None:
-        _call(self._on_connected)
+    def _announce(self, slots: Collection[int], nodes: Iterable[_Node], *, is_anew: bool) -> None:
+        for node in nodes:
+            node.is_heir, node.life = False, node.client.life
+        lives = frozenset(node.life for node in nodes if node.life is not None)
+        _call(self._on_connected, Connected(slots, lives, is_anew and bool(lives)))
 
     def _lost(self, node: _Node, error: Exception) -> None:
         node.is_ready = False
@@ -353,6 +377,15 @@ class ClusterClient:
             if isinstance(reply, RedisError):
                 raise reply
         return replies
+
+    async def scan(self, pattern: str) -> list[bytes]:
+        """The names of all keys that the pattern fits, except on nodes that are away."""
+        found: list[bytes] = []
+        for node in self._owners:
+            if node.is_ready:
+                with contextlib.suppress(RedisError):
+                    found += await node.client.scan(pattern)
+        return found
 
     async def pipeline(self, commands: Sequence[Command | ScriptCall]) -> list[Any]:
         """Send commands, those for one node in one write, and return their replies in order.
@@ -666,7 +699,7 @@ def _host(named: bytes | None, asked: str) -> str:
     return named.decode() if named not in (None, b"", b"?") and named is not None else asked
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """Nobody wants to know."""
 
 

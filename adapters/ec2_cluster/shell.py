@@ -16,13 +16,13 @@ import contextlib
 import heapq
 import math
 from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Protocol, assert_never
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
+from typing import NamedTuple, Protocol, assert_never
 
 from msgspec.structs import replace
 
 from adapters.ec2_cluster.broker import Broker, Claimed, Save, Waiting
-from adapters.ec2_cluster.redis_client import RedisError
+from adapters.ec2_cluster.redis_client import RedisError, RedisUnavailable
 from core import effects, messages
 from core.decide import decide
 from core.decide_exam import decide_exam
@@ -63,6 +63,13 @@ class Sockets(Protocol):
         """Hang up."""
 
 
+class Hold(NamedTuple):
+    """What has to wait while owners write back: claims of these exams and, if `saves`, decisions about their participants."""
+
+    is_about: Callable[[ExamKey], bool]
+    saves: bool
+
+
 class _Owned:
     """A participant that this worker owns, and what has been decided since the last save."""
 
@@ -82,6 +89,7 @@ class _Owned:
         "publish",
         "reading_inbox",
         "record",
+        "saved",
         "saving",
         "statuses",
     )
@@ -90,6 +98,7 @@ class _Owned:
         self.key = key
         self.exam = key.exam
         self.record = record
+        self.saved = record  # as Redis has it, or had it: what is acknowledged is in it
         self.epoch = epoch
         self.deadline_kept = False  # Redis is known to have the record's deadline
         self.events: list[ParticipantEvent] = []
@@ -131,13 +140,14 @@ class Shell:
         self._claiming: dict[ParticipantKey, list[ParticipantEvent]] = {}
         self._dirty: dict[ParticipantKey, _Owned] = {}
         self._timers: list[tuple[float, ParticipantKey]] = []
-        self._flushing = False
+        self._flushing = 0
+        self._saving: set[ExamKey] = set()
+        self._waiting: dict[ParticipantKey, _Owned] = {}
+        self._not_saved: set[ExamKey] = set()
         self._passing: dict[ParticipantKey, list[ParticipantEvent]] = {}
         self._pausing: list[asyncio.Future[None]] = []
-        self._holds = 0
+        self._holds: list[Hold] = []
         self.memory = Memory()
-        self.could_not_save = False
-        """Whether the last flush has left something unsaved because Redis, or one of its nodes, did not answer."""
 
     # --- events come in ---
 
@@ -241,7 +251,7 @@ class Shell:
         `home`: during a move, ask for the participant whose home is not known to be here.
         """
         while True:
-            if self._holds:
+            if any(hold.is_about(key.exam) for hold in self._holds):
                 await self._pause()
                 continue
             try:
@@ -462,17 +472,50 @@ class Shell:
     # --- saving ---
 
     async def flush(self) -> None:
-        """Save what has changed, then perform what follows. One flush at a time; a call during one does nothing."""
-        if self._flushing or not self._dirty:
+        """Save what has changed, then perform what follows. One flush at a time; a call during one does nothing.
+
+        In a Redis Cluster that holds for each exam: what goes to one node waits for no other.
+        """
+        node_of = self._broker.node_of
+        if not self._dirty or (self._flushing and node_of is None):
             return
-        self._flushing = True
         dirty, self._dirty = self._dirty, {}
+        if node_of is None and not self._holds:
+            await self._flush_part(dirty)
+            return
+        parts: defaultdict[Hashable, dict[ParticipantKey, _Owned]] = defaultdict(dict)
+        for key, owned in dirty.items():
+            if owned.exam in self._saving or any(hold.saves and hold.is_about(owned.exam) for hold in self._holds):
+                self._waiting[key] = owned
+                owned.saving = True  # to others it is as if it were on its way
+            else:
+                parts[None if node_of is None else node_of(owned.exam)][key] = owned
+        if len(parts) == 1:
+            await self._flush_part(*parts.values())
+        elif parts:
+            await asyncio.gather(*map(self._flush_part, parts.values()))
+
+    async def _flush_part(self, dirty: dict[ParticipantKey, _Owned]) -> None:
+        apart = set() if self._broker.node_of is None else {owned.exam for owned in dirty.values()}
+        self._flushing += 1
+        self._saving |= apart
         try:
             await self._flush(dirty)
         finally:
-            self._flushing = False
+            self._flushing -= 1
+            self._saving -= apart
+            if self._waiting:
+                self._wait_no_more()
             if self._dirty:
                 self._wake()
+
+    def _wait_no_more(self) -> None:
+        """What waited for a flush or a hold that is over is saved with the next flush; if it must wait still, that says so."""
+        waiting, self._waiting = self._waiting, {}
+        for key, owned in waiting.items():
+            if self._owned.get(key) is owned:
+                owned.saving = False
+                self._dirty[key] = owned
 
     async def _flush(self, dirty: dict[ParticipantKey, _Owned]) -> None:
         batches: dict[ExamKey, list[_Batch]] = {}
@@ -483,7 +526,8 @@ class Shell:
             results = await self._broker.save(
                 self.worker, {exam: [batch.save for batch in found] for exam, found in batches.items()}
             )
-        self.could_not_save = len(results) < len(batches)
+        if self._not_saved or len(results) < len(batches):
+            self._not_saved = (self._not_saved - results.keys()) | (batches.keys() - results.keys())
         for exam, found in batches.items():
             if exam not in results:
                 # Saved or not, saving again is harmless: same owner and epoch, and entries have the same keys.
@@ -501,14 +545,18 @@ class Shell:
                         self.memory.keep_entries(self._now(), exam, batch.entries)
                     self._perform(owned.key, batch.after_save)
                 else:
-                    self._drop(owned.key, owned)
-                    lost = [*batch.events, *owned.events]
-                    owned.events = []
-                    if owned.page_came:
-                        for event in lost:
-                            self.handle(owned.key, event, claim=True)
-                    elif lost:
-                        self._spawn(self._pass_on(owned.key, lost))
+                    owned.events = [*batch.events, *owned.events]
+                    self._refused(owned)
+
+    def _refused(self, owned: _Owned) -> None:
+        """Another worker is the owner: the events since the last save go there, or are decided here under a new claim."""
+        self._drop(owned.key, owned)
+        lost, owned.events = owned.events, []
+        if owned.page_came:
+            for event in lost:
+                self.handle(owned.key, event, claim=True)
+        elif lost:
+            self._spawn(self._pass_on(owned.key, lost))
 
     def release(self, exam: ExamKey) -> None:
         """Forget the participants of an exam that is closed, as far as they are saved; a late event brings one back."""
@@ -517,11 +565,11 @@ class Shell:
             if key not in self._dirty and not owned.saving:
                 self._drop(key, owned)
 
-    def hold_claims(self) -> None:
-        """Redis is back, perhaps without its memory: claim nothing until `restore` says so, for owners write back first."""
-        self._holds += 1
+    def hold(self, hold: Hold) -> None:
+        """Redis is back, perhaps without its memory: owners write back first. Until `restore` has done so, this holds."""
+        self._holds.append(hold)
 
-    async def restore(self, settled: Callable[[], Coroutine[None, None, None]]) -> None:
+    async def restore(self, hold: Hold, settled: Callable[[], Coroutine[None, None, None]]) -> None:
         """Redis may have come back without the last seconds, or empty: write back what it may have lost.
 
         That is what this worker owns, the exams of that, and the entries and commands of the last seconds: Redis may have
@@ -529,17 +577,45 @@ class Shell:
         """
         try:
             self.rewrite()
-            for exam in self.exams_owned:
+            if hold.saves:
+                await self._write_back(hold)
+            for exam in filter(hold.is_about, self.exams_owned):
                 await self._restore_exam(self.exams[exam])
-            await self._broker.rejournal(self.memory.entries(self._now()))
+            entries = self.memory.entries(self._now())
+            await self._broker.rejournal({exam: found for exam, found in entries.items() if hold.is_about(exam)})
             await settled()
         finally:
-            self._holds -= 1  # with another loss comes another hold
+            self._holds.remove(hold)  # with another loss comes another hold
             self.try_again()
+            self._wait_no_more()
+            if self._dirty:
+                self._wake()
         for key, command in self.memory.commands(self._now()):
+            if not hold.is_about(key.exam):
+                continue
             appended = await self._broker.append(key, [command], must_exist=True)
             if appended.known:
                 await self._see_to(key, appended.owner)
+
+    async def _write_back(self, hold: Hold) -> None:
+        """Everything that is owned as it was last saved, so that its epoch is known before anybody decides by an older one.
+
+        If a claim is among what Redis has lost, its former owner may not have heard of it and decide on; nothing of that may
+        be saved. So what has been decided since waits, here and elsewhere, until all have written back; one who is refused
+        then is no owner.
+        """
+        found: defaultdict[ExamKey, list[_Owned]] = defaultdict(list)
+        for owned in self._owned.values():
+            if hold.is_about(owned.exam):
+                found[owned.exam].append(owned)
+        saves = {exam: [Save(owned.saved, owned.epoch) for owned in some] for exam, some in found.items()}
+        results = await self._broker.save(self.worker, saves)
+        for exam, saved in results.items():
+            for owned, is_owner in zip(found[exam], saved, strict=True):
+                if not is_owner and self._owned.get(owned.key) is owned:
+                    self._refused(owned)
+        if len(results) < len(saves):
+            raise RedisUnavailable("away again before everything was written back")
 
     async def _restore_exam(self, known: Exam) -> None:
         stored = await self._broker.load_exam(known.key)
@@ -581,12 +657,17 @@ class Shell:
     @property
     def unsaved(self) -> int:
         """How many of them have changed since their last save."""
-        return len(self._dirty)
+        return len(self._dirty) + len(self._waiting)
+
+    @property
+    def could_not_save(self) -> bool:
+        """Whether flushes have left something unsaved because Redis, or one of its nodes, did not answer or is not to be asked."""
+        return bool(self._not_saved or self._waiting)
 
     @property
     def is_idle(self) -> bool:
         """Whether everything decided is saved."""
-        return not (self._dirty or self._flushing or self._claiming)
+        return not (self._dirty or self._waiting or self._flushing or self._claiming)
 
 
 class Memory:
@@ -666,6 +747,7 @@ class _Batch:
         """Known to be saved."""
         owned = self.owned
         owned.saving = owned.page_came = False
+        owned.saved = self.save.record
         owned.inbox_emptied = self.save.inbox_decided or owned.inbox_emptied
         if owned.record.check_at == self.save.record.check_at:
             owned.deadline_kept = True
@@ -718,4 +800,4 @@ def incidents_frame(effect: effects.PublishIncidents, now: float) -> bytes:
     return _grouped("", encode(messages.Update(data)))
 
 
-__all__ = ["HERE", "OTHER_SIDE", "Shell", "Sockets", "incidents_frame", "moved_frame"]
+__all__ = ["HERE", "OTHER_SIDE", "Hold", "Shell", "Sockets", "incidents_frame", "moved_frame"]

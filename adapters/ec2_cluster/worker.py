@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -16,7 +17,7 @@ import random
 import resource
 import signal
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from typing import Literal
 
@@ -24,7 +25,7 @@ import uvloop
 
 from adapters.ec2_cluster.access import JWKS_PERIOD_SECONDS, Revocations, TokenKeys
 from adapters.ec2_cluster.admin import WorkerState
-from adapters.ec2_cluster.broker import RedisBroker
+from adapters.ec2_cluster.broker import RedisBroker, Returned
 from adapters.ec2_cluster.clock import ServiceClock
 from adapters.ec2_cluster.config import ClusterSettings, tls_context
 from adapters.ec2_cluster.connection import Connection, ConnectionSettings
@@ -34,7 +35,7 @@ from adapters.ec2_cluster.keys import REVOKED_CHANNEL, all_partitions, exam_keys
 from adapters.ec2_cluster.listener import Listener, listen
 from adapters.ec2_cluster.metrics import FigureFile, Figures, Histogram, labelled
 from adapters.ec2_cluster.redis_client import RedisError
-from adapters.ec2_cluster.shell import Shell
+from adapters.ec2_cluster.shell import Hold, Shell
 from core import effects, events, exam, messages
 from core.errors import CloseCode, Malformed, RemoteError, TokenRejected
 from core.identity import SUBPROTOCOL, Principal, verify
@@ -53,6 +54,8 @@ _SWEEP_PERIOD_SECONDS = 5.0
 _CLOCK_PERIOD_SECONDS = 10.0
 _PROCTOR_GRACE_SECONDS = 60.0
 _RESTORE_SECONDS = 0.8
+_OTHERS_SECONDS = 3.0
+_OTHERS_LOOK_SECONDS = 0.05
 _REVOKED_PERIOD_SECONDS = 30.0
 _DEADLINES_SECONDS = 0.1
 _DROPPED = ("too_fast", "too_big", "slow", "dead")
@@ -84,6 +87,7 @@ class Worker:
         self.settings = settings
         self.clock = ServiceClock()
         self._was_connected = False
+        self._written_back: deque[str] = deque(maxlen=32)
         self._losses = 0
         self.broker = RedisBroker(settings.redis_url, worker, self.clock, self._redis_connected, self._redis_lost)
         self.shell = Shell(worker, self.broker, self, self.clock.now, self._spawn, self._wake)
@@ -474,7 +478,13 @@ class Worker:
     def _state(self) -> bytes:
         roles = self._roles()
         state = WorkerState(
-            socket.gethostname(), self._port, os.getpid(), roles["student"], roles["proctor"], self.draining
+            socket.gethostname(),
+            self._port,
+            os.getpid(),
+            roles["student"],
+            roles["proctor"],
+            self.draining,
+            tuple(self._written_back),
         )
         return messages.encode_value(state)
 
@@ -579,13 +589,19 @@ class Worker:
             if principal.role == "proctor" and principal.expires_at + _PROCTOR_GRACE_SECONDS < now:
                 connection.close(CloseCode.TOKEN, "the token has expired")
 
-    def _redis_connected(self) -> None:
-        """After a loss, Redis may have come back empty: write back what this worker has, and claim nothing before others did."""
+    def _redis_connected(self, returned: Returned) -> None:
+        """After a loss, Redis may have come back empty: write back what this worker has, and claim nothing before others did.
+
+        Another server may lack the last moments, and claims in them: then nothing that was decided since is saved before, either.
+        """
         if self._was_connected:
             self._spawn(self._quietly(self.broker.renew_lease()))  # it may have run out, or be lost
-            self.shell.hold_claims()
+            hold = Hold(returned.is_about, returned.is_anew)
+            self.shell.hold(hold)
             self.shell.try_again()
-            self._spawn(self._quietly(self._restore()))
+            self._spawn(self._quietly(self._restore(hold, returned)))
+        else:
+            self._written_back.extend(returned.lives)
         self._was_connected = True
 
     def _redis_lost(self, _error: Exception) -> None:
@@ -594,18 +610,27 @@ class Worker:
         if self.shell.memory.away_since is None:
             self.shell.memory.away_since = self.clock.now()
 
-    async def _restore(self) -> None:
+    async def _restore(self, hold: Hold, returned: Returned) -> None:
         losses = self._losses
-        await self.shell.restore(self._others_restore)
-        if losses == self._losses:
+        await self.shell.restore(hold, functools.partial(self._others_restore, returned))
+        if losses == self._losses and self.broker.client.is_connected:
             self.shell.memory.away_since = None
 
-    async def _others_restore(self) -> None:
-        """Until other workers had the time to come back too, if Redis had forgotten everything."""
+    async def _others_restore(self, returned: Returned) -> None:
+        """Until other workers had the time to come back too, if Redis had forgotten anything."""
+        self._written_back.extend(returned.lives.difference(self._written_back))
         await self.broker.restore_revocations(self.revocations.stored())
         left = _RESTORE_SECONDS - await self.broker.memory_seconds()
+        if returned.is_anew:
+            left = _RESTORE_SECONDS
+            await self.broker.renew_lease()  # so that others see it
         if left > 0:
             await asyncio.sleep(left)
+        ends = self._loop.time() + _OTHERS_SECONDS
+        while returned.is_anew and self._loop.time() < ends:
+            if not await self.broker.others_lack(returned.lives):
+                break
+            await asyncio.sleep(_OTHERS_LOOK_SECONDS)
 
     # --- tasks ---
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import types
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from sim_clients import Client, Student
 from sim_world import Loop, Process, World
 
 from adapters.ec2_cluster import worker as worker_module
-from adapters.ec2_cluster.broker import Appended, Claimed, Save, Waiting
+from adapters.ec2_cluster.broker import Appended, Claimed, Returned, Save, Waiting
 from adapters.ec2_cluster.config import ClusterSettings
 from adapters.ec2_cluster.keys import all_partitions, exam_keys, partition_keys
 from adapters.ec2_cluster.redis_client import RedisError
@@ -78,12 +79,14 @@ class Redis:
 class Broker:
     """One worker's way to Redis: `RedisBroker` without the wire."""
 
-    def __init__(self, node: Node, on_connected: Callable[[], None]) -> None:
+    node_of = None
+
+    def __init__(self, node: Node, on_connected: Callable[[Returned], None]) -> None:
         self.node = node
         self.redis = node.cluster.redis
         self.world = node.cluster.world
         self.name = node.process.name
-        self.client = None
+        self.client = types.SimpleNamespace(is_connected=True)
         self._on_connected = on_connected
         self._published = 0
 
@@ -94,7 +97,7 @@ class Broker:
         dice = world.random.random()
         share = self.node.cluster.error_share
         if dice < share:
-            self.node.loop.call_later(0.1, self._on_connected)
+            self.node.loop.call_later(0.1, self._on_connected, Returned(lambda _: True, frozenset(("first",)), False))
             if dice < share / 2:
                 raise RedisError("not connected")
             return True
@@ -238,6 +241,11 @@ class Broker:
     async def memory_seconds(self) -> float:
         await self._step()
         return 3600.0
+
+    async def others_lack(self, lives: frozenset[str]) -> bool:
+        self._answer(await self._step())
+        alive = [node for name, node in self.node.cluster.all.items() if self.node.cluster.lease_runs(name)]
+        return any(not lives.issubset(node.worker._written_back) for node in alive)
 
     async def journal_behind(self) -> float | None:
         await self._step()
@@ -429,6 +437,8 @@ class Node:
 class Cluster:
     """Workers behind a load balancer, and a supervisor that starts another one when one dies."""
 
+    broker: type[Broker] | None = None
+
     def __init__(self, world: World, redis: type[Redis], *, faults: bool) -> None:
         self.world = world
         self.redis = redis(world)
@@ -449,7 +459,9 @@ class Cluster:
         """A worker whose Redis, subscriber and clock are those of this world."""
         names = ("RedisBroker", "ServiceClock")
         real = [getattr(worker_module, name) for name in names]
-        worker_module.RedisBroker = lambda url, name, clock, on_connected, on_lost: Broker(node, on_connected)
+        worker_module.RedisBroker = lambda url, name, clock, on_connected, on_lost: (self.broker or Broker)(
+            node, on_connected
+        )
         worker_module.ServiceClock = lambda: _Clock(self.world)
         try:
             return Worker(node.process.name, SETTINGS)

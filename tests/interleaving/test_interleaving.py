@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sim_move
 from sim_breaks import CLUSTER, LAMBDA
-from sim_failover import Forgetful, run_failover
+from sim_failover import Forgetful, Hasty, run_failover
 from sim_move import run_move
 from sim_runs import all_violations, first_violation, run_cluster, run_lambda
 from sim_world import Crashed, Loop, Process, World
@@ -46,6 +46,10 @@ def test_a_failover_that_loses_the_last_second_loses_nothing_that_was_acknowledg
     found, seen = all_violations(run_failover, 100)
     assert found == []
     assert seen["runs"] == 100
+
+
+def test_a_failover_breaks_the_journal_if_a_former_owner_need_not_wait_for_the_others():
+    assert first_violation(functools.partial(run_failover, cluster=Hasty), 100) is not None
 
 
 def test_a_failover_would_lose_it_if_workers_wrote_nothing_back():

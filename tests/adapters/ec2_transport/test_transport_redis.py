@@ -363,7 +363,7 @@ async def test_a_callback_that_fails_is_counted_and_the_next_message_arrives(cli
 async def test_bytes_that_are_not_redis_are_given_up(tmp_path, caplog):
     async def babble(reader, writer):
         await reader.read(10)
-        writer.write(b"+PONG\r\n+OK\r\nHTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.write(b"+PONG\r\n+OK\r\n$0\r\n\r\nHTTP/1.1 400 Bad Request\r\n\r\n")
         await reader.read()
         writer.close()
 

@@ -23,6 +23,7 @@ class Node:
     def __init__(self, map_of_slots):
         self.map = map_of_slots
         self.state = b"ok"
+        self.life = b"first"
         self.errors = {}  # by tag: what to answer; `None` closes the connection
         self.asked = []
         self.names = {}  # stored by SET
@@ -63,6 +64,8 @@ class Node:
         name, *rest = command
         if name in (b"PING", b"CLIENT", b"SCRIPT", b"ASKING", b"AUTH"):
             return b"+OK\r\n"
+        if name == b"INFO":
+            return encoded(b"role:master\r\nmaster_replid:" + self.life + b"\r\n")
         if command[:2] == [b"CLUSTER", b"SLOTS"]:
             return encoded(self.map.slots())
         if name == b"CLUSTER":
@@ -153,13 +156,15 @@ class Connected(ClusterClient):
 
     def __init__(self, cluster, **options):
         self.connections = 0
+        self.last = None
         options = {"command_seconds": 0.5, "connect_seconds": 0.5, **options}
         super().__init__(
             f"redis://127.0.0.1:{cluster.nodes[0].port}?cluster=1", scripts=[ECHO], on_connected=self._count, **options
         )
 
-    def _count(self):
+    def _count(self, connected):
         self.connections += 1
+        self.last = connected
 
 
 @pytest.fixture
@@ -269,6 +274,35 @@ async def test_a_node_that_comes_back_is_used_when_it_says_so_and_may_have_lost_
     node.state = b"ok"
     assert await client.execute("GET", A + "k") is None
     assert client.connections == 2
+    assert slot_of(A) in client.last.slots
+    assert slot_of(B) not in client.last.slots
+    assert not client.last.is_anew  # the same server as before
+    await node.stop()
+    await until(lambda: not client.is_connected)
+    node.life = b"second"
+    await node.start()
+    await until(lambda: client.connections == 3)
+    assert (client.last.lives, client.last.is_anew) == ({"second"}, True)
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+async def test_whoever_inherits_slots_of_a_lost_node_may_lack_the_last_moments(cluster, client, is_lost):
+    """A node that takes them from one that lives has all of it."""
+    heir = Node(cluster)
+    heir.life = b"heir"
+    await heir.start()
+    former, cluster.nodes[0] = cluster.nodes[0], heir
+    if is_lost:
+        await former.stop()
+        await until(lambda: not client.is_connected)
+    cluster.moved[slot_of(A)] = heir
+    client.look_again()
+    await until(lambda: client.connections == 2)
+    assert client.is_connected
+    assert (client.last.lives, client.last.is_anew) == ({"heir"}, is_lost)
+    assert slot_of(A) in client.last.slots
+    assert slot_of(B) not in client.last.slots
+    await former.stop()
 
 
 async def test_what_others_take_from_a_dead_node_may_be_lost(cluster, client):
