@@ -74,7 +74,7 @@ class Revoking:
         if not hmac.compare_digest(authorization.encode(), self._bearer):
             raise _RefusedError(401, "give the admin token: Authorization: Bearer TOKEN")
         try:
-            if method == "GET":
+            if method in ("GET", "HEAD"):
                 return msgspec.json.encode(self._admin().revocations())
             asked = msgspec.json.decode(body, type=_Asked)
             if method == "POST":
@@ -92,17 +92,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     folder = ""
     revoking: Revoking | None = None
     timeout = 5  # of a request that does not come
+    server_version, sys_version = "proctorwire", ""
+    error_message_format, error_content_type = "%(message)s\n", "text/plain; charset=utf-8"
 
     def do_GET(self) -> None:
         """`/metrics` and `/healthz`; nothing else is here."""
-        if self.path == "/metrics":
+        page = self.path.partition("?")[0]
+        if page == "/metrics":
             self._answer(200, exposition(collect(self.folder)), "text/plain; version=0.0.4; charset=utf-8")
-        elif self.path == "/healthz":
+        elif page == "/healthz":
             self._answer(200, "ok\n", "text/plain")
-        elif self.path == "/revocations":
+        elif page == "/revocations":
             self._revoke()
         else:
-            self._answer(404, "Not Found\n", "text/plain")
+            self._answer(404, "Not Found: there are /metrics, /healthz and /revocations\n", "text/plain")
+
+    def do_HEAD(self) -> None:
+        """As GET, without the page."""
+        self.do_GET()
 
     def do_POST(self) -> None:
         """Revoke."""
@@ -114,7 +121,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _revoke(self) -> None:
         try:
-            if self.path != "/revocations":
+            if self.path.partition("?")[0] != "/revocations":
                 raise _RefusedError(404, "Not Found")
             if self.revoking is None:
                 raise _RefusedError(403, "this instance has no admin_token: set PROCTORWIRE_ADMIN_TOKEN")
@@ -133,7 +140,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """A scrape is no news."""

@@ -329,7 +329,7 @@ class _Front(asyncio.Protocol):
             raise RequestError(429, "too many connections from this address", (("Retry-After", "5"),))
         handshake = read_handshake(request, peer, transport.get_extra_info("ssl_object") is not None)
         if not origin_is_allowed(handshake, settings.origins):
-            raise RequestError(403, "origin not allowed")
+            raise RequestError(403, "origin not allowed: it is none of this server's origins (--origins)")
         answer = listener.endpoint.admit(handshake)
         if isinstance(answer, Refused):
             wait = () if answer.retry_after is None else (("Retry-After", str(answer.retry_after)),)

@@ -36,14 +36,16 @@ from adapters.ec2_cluster.logs import LINES_A_MINUTE, FloodFilter, JsonFormatter
 from adapters.ec2_cluster.metrics import EmfSettings, FigureFile, Figures, Histogram, collect, emf, exposition
 from adapters.ec2_cluster.supervisor import Supervisor
 from compare.proctorwire import main
+from core.errors import CloseCode
 from deploy.cli import deploy
 
 SECRET = "0123456789abcdef" * 2
 
 
-async def get(url: str) -> str:
+async def get(url: str, method: str = "GET") -> str:
     def ask() -> str:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        request = urllib.request.Request(url, method=method)
+        with urllib.request.urlopen(request, timeout=10) as answer:
             return answer.read().decode()
 
     return await asyncio.to_thread(ask)
@@ -101,6 +103,12 @@ async def test_figures_of_all_workers_are_added_up_and_outlive_them() -> None:
         await figure(url, "restarts_total", 2)
         await figure(url, "reports_total", 6)
         assert await get(url + "/healthz") == "ok\n"
+        assert "proctorwire_workers" in await get(url + "/metrics?name=workers")
+        assert await get(url + "/metrics", "HEAD") == ""
+        with pytest.raises(urllib.error.HTTPError, match="501") as refused:
+            await get(url + "/metrics", "PUT")
+        assert refused.value.read() == b"Unsupported method ('PUT')\n"
+        assert "Python" not in refused.value.headers["Server"]
         with pytest.raises(urllib.error.HTTPError, match="404"):
             await get(url + "/elsewhere")
 
@@ -353,3 +361,20 @@ def test_figures_for_cloudwatch_are_chosen_as_the_manual_shows() -> None:
     done = CliRunner().invoke(main, [*arguments, "--print-config"], env=environment)
     assert done.exit_code == 0, done.output
     assert 'emf_metrics = ["errors_total",' in done.output
+
+
+def test_the_contract_of_close_codes_names_all_of_ours_and_the_waits_of_our_own_page() -> None:
+    root = Path(__file__).parents[3]
+    _, _, contract = (root / "docs" / "protocol.md").read_text().partition("## Close codes")
+    rows = [line for line in contract.splitlines() if line.startswith("| ")]
+    for name, code in vars(CloseCode).items():
+        if name.isupper():
+            assert any(str(code) in row for row in rows), f"{code} is not explained"
+    page = (root / "adapters" / "web" / "static" / "proctorwire.js").read_text()
+    waits = re.search(r"RETRY_MS = \[([\d_]+), ([\d_]+)\]", page)
+    stable = re.search(r"STABLE_MS = ([\d_]+)", page)
+    assert waits
+    assert stable
+    first, most, held = (int(ms) // 1000 for ms in (*waits.groups(), stable[1]))
+    assert contract.count(f"up to min({most} s, {first} s x 2^n)") == 2
+    assert f"after {held} s of a connection that held" in contract
