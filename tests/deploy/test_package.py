@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,16 @@ from deploy import package
 from deploy.package import EC2, LAMBDA, MAX_UNPACKED_BYTES, PackageError, Target, build_ec2, build_lambda, find_python
 
 ROOT = Path(__file__).parent.parent.parent
+
+
+def test_an_installed_package_has_every_file_of_the_repository():
+    """Tables, styles, scripts and templates are read from where the package lies, which need not be a checkout."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        shipped = tomllib.load(file)["tool"]["setuptools"]["package-data"]["*"]
+    folders = [ROOT / name for name in ("core", "adapters", "compare", "deploy")]
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert len(files) > 250
+    assert [f for f in files if f.suffix != ".py" and not any(fnmatch(f.name, one) for one in shipped)] == []
 
 
 @pytest.fixture(scope="module")
