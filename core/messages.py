@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime
 import functools
 import math
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -27,6 +27,8 @@ Instant: TypeAlias = Annotated[str, Meta(max_length=40)] | int | float
 UserStatus: TypeAlias = Literal["active", "away", "offline"]
 MessageKind: TypeAlias = Literal["chat", "raise_hand", "lower_hand"]
 CommandName: TypeAlias = Literal["message", "warn", "pause", "resume", "terminate", "update", "flag", "acknowledge"]
+ReceiptOutcome: TypeAlias = Literal["delivered", "confirmed"]
+AttemptState: TypeAlias = Literal["in_progress", "submitted"]
 CommandOutcome: TypeAlias = Literal["accepted", "sent", "delivered", "confirmed", "expired", "refused"]
 
 
@@ -54,7 +56,7 @@ class Report(Struct, frozen=True, omit_defaults=True, gc=False):
     tab_id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     next_ms: Annotated[int, Meta(ge=0, le=86_400_000)] | None = None
     timestamp_sent: Instant | None = None
-    attempt_state: Literal["in_progress", "submitted"] | None = None
+    attempt_state: AttemptState | None = None
 
 
 class Heartbeat(Struct, frozen=True):
@@ -77,7 +79,7 @@ class Receipt(Struct, frozen=True):
     """The page has received (`delivered`) or the student has confirmed a command."""
 
     command_id: Id
-    outcome: Literal["delivered", "confirmed"]
+    outcome: ReceiptOutcome
 
 
 # --- from a proctor -------------------------------------------------------------------------------------------------------
@@ -379,6 +381,15 @@ def error_frame(error: RemoteError) -> Error:
     )
 
 
+_CHOICES: dict[str, Any] = {
+    "user_status": UserStatus,
+    "attempt_state": AttemptState,
+    "kind": MessageKind,
+    "outcome": ReceiptOutcome,
+    "command": CommandName,
+}
+
+
 def _explain(payload: bytes | str, exc: Exception) -> Malformed:
     """Turn a decoder's complaint into an answer: the action, the field, the fix and the reference of the frame."""
     try:
@@ -398,6 +409,8 @@ def _explain(payload: bytes | str, exc: Exception) -> Malformed:
     field = path.strip("`").removeprefix("$").removeprefix(".")
     if reason.startswith("Object missing required field"):
         field, reason = f"{field}.{reason.split('`')[1]}".removeprefix("."), "missing; this field is required"
+    elif reason.startswith("Invalid enum value") and (choices := _CHOICES.get(field.rpartition(".")[2])):
+        reason = f"{reason[:100]}; send one of {', '.join(get_args(choices))}"
     return Malformed("bad_field", f"{field}: {reason[:200]}", action=action, reference=reference)
 
 

@@ -102,6 +102,23 @@ def test_a_field_of_the_wrong_type_is_named(action, field):
 
 
 @pytest.mark.parametrize(
+    ("action", "field", "choices"),
+    [
+        ("lmsQuizMonitoringStudent", "user_status", "active, away, offline"),
+        ("lmsQuizMonitoringStudent", "attempt_state", "in_progress, submitted"),
+        ("lmsQuizStudentMessage", "kind", "chat, raise_hand, lower_hand"),
+        ("lmsQuizCommandReceipt", "outcome", "delivered, confirmed"),
+        ("lmsQuizProctorCommand", "command", "message, warn, pause, resume, terminate, update, flag, acknowledge"),
+    ],
+)
+def test_an_unknown_word_is_answered_with_those_there_are(action, field, choices):
+    error = fault(frame(action, FRAMES[action] | {field: "x" * 500}))
+    assert error.message.startswith(f"data.{field}: Invalid enum value 'xxx")
+    assert error.message.endswith(f"; send one of {choices}")
+    assert len(error.message) < 250
+
+
+@pytest.mark.parametrize(
     ("action", "field", "value"),
     [
         ("lmsQuizMonitoringStudent", "user_status", "asleep"),
