@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import astuple
 
+from adapters.ec2_cluster.config import without_password
 from core.errors import TokenRejected
 from core.identity import Principal, PublicKey, Role, public_keys
 from core.revocation import Revocation, is_refused
@@ -75,7 +76,8 @@ class TokenKeys:
             text = await asyncio.to_thread(read_jwks, self._jwks)
             self.by_kid = {**public_keys(text), **self._secrets}
         except (OSError, TokenRejected) as error:
-            log.warning("the JWKS %s can't be read, its keys stay as they were: %s", self._jwks, error)
+            place = without_password(self._jwks)
+            log.warning("the JWKS %s can't be read, its keys stay as they were: %s", place, error)
 
 
 def read_jwks(place: str) -> bytes:

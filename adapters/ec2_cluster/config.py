@@ -253,7 +253,10 @@ def show_settings(settings: ClusterSettings) -> str:
 def without_password(url: str) -> str:
     """A URL as it may be shown."""
     scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}" if separator else url
+    address, mark, query = rest.partition("?")  # redis-py takes username and password there, too
+    shown = [option for option in query.split("&") if not option.startswith(("username=", "password="))]
+    rest = address.rpartition("@")[2] + (mark + "&".join(shown) if any(shown) else "")
+    return f"{scheme}{separator}{rest}" if separator else url
 
 
 def tls_context(settings: ClusterSettings) -> ssl.SSLContext | None:

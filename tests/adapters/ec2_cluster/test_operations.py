@@ -30,7 +30,7 @@ from wire_clients import Dashboard, Page
 
 from adapters.ec2_cluster import metrics, redis_sync
 from adapters.ec2_cluster.admin_server import tell
-from adapters.ec2_cluster.config import ClusterSettings, SettingsError, read_settings
+from adapters.ec2_cluster.config import ClusterSettings, SettingsError, read_settings, without_password
 from adapters.ec2_cluster.local import LocalCluster
 from adapters.ec2_cluster.logs import LINES_A_MINUTE, FloodFilter, JsonFormatter
 from adapters.ec2_cluster.metrics import EmfSettings, FigureFile, Figures, Histogram, collect, emf, exposition
@@ -330,6 +330,21 @@ def test_settings_are_shown_without_secrets_and_can_be_read_again(tmp_path: Path
     file.write_text(done.output)
     again = read_settings({"config": str(file)}, {"PROCTORWIRE_TOKEN_SECRET": SECRET})
     assert (again.workers, again.redis_url) == (2, "rediss://host:6380/1")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://me:hunter2@h:1/0", "redis://h:1/0"),
+        ("redis://h:1?password=hunter2&db=1&username=me", "redis://h:1?db=1"),
+        ("unix:///run/redis.sock?password=hunter2", "unix:///run/redis.sock"),
+        ("rediss://h:1?ssl_ca_certs=a@b", "rediss://h:1?ssl_ca_certs=a@b"),
+        ("redis://me:hun@ter2@h", "redis://h"),
+        ("/keys/jwks@2.json", "/keys/jwks@2.json"),
+    ],
+)
+def test_no_url_is_shown_with_its_password(url: str, shown: str) -> None:
+    assert without_password(url) == shown
 
 
 def test_the_manual_explains_every_figure_and_limit() -> None:
