@@ -15,11 +15,13 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from adapters.ec2_cluster.embedded import EmbeddedRedis
+from adapters.ec2_cluster.keys import exam_keys
 from adapters.lambda_apigw import resources
 from core.events import CommandIssued
 from core.exam import new_exam
 from core.migration import Health, Limits, Move, WrongStep, encode
 from core.participant import ExamKey
+from core.policy import Policy
 from deploy import bridge, migrate, migrate_cli
 from deploy.account import Account, AccountError
 from deploy.bridge import agreed
@@ -390,21 +392,23 @@ def test_without_an_account_each_command_says_what_it_needs(command, monkeypatch
 # --- one bridge at a time -------------------------------------------------------------------------------------------------------
 
 
+ENVIRONMENT = {
+    "AWS_REGION": "ap-southeast-1",
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # nothing is asked of it
+    "PROCTORWIRE_STATE_TABLE": "state",
+    "PROCTORWIRE_JOURNAL_TABLE": "journal",
+    "PROCTORWIRE_MANAGEMENT_URL": "http://127.0.0.1:9",
+    "PROCTORWIRE_TOKEN_SECRET": "k" * 64,
+}
+
+
 def test_of_the_bridges_of_several_instances_one_acts_and_the_next_takes_over(monkeypatch):
     monkeypatch.setattr(bridge, "_TURN_SECONDS", 1)
-    environment = {
-        "AWS_REGION": "ap-southeast-1",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # nothing is asked of it
-        "PROCTORWIRE_STATE_TABLE": "state",
-        "PROCTORWIRE_JOURNAL_TABLE": "journal",
-        "PROCTORWIRE_MANAGEMENT_URL": "http://127.0.0.1:9",
-        "PROCTORWIRE_TOKEN_SECRET": "k" * 64,
-    }
 
     async def play(url: str) -> None:
-        settings = bridge.settings_of(environment, None)
+        settings = bridge.settings_of(ENVIRONMENT, None)
         first, second = bridge.Bridge(settings, url), bridge.Bridge(settings, url)
         await first.connect()
         await second.connect()
@@ -421,3 +425,44 @@ def test_of_the_bridges_of_several_instances_one_acts_and_the_next_takes_over(mo
 
     with EmbeddedRedis.start() as server:
         asyncio.run(play(server.url))
+
+
+# --- between bridge and workers -------------------------------------------------------------------------------------------------
+
+
+def test_what_a_bridge_publishes_is_numbered_for_each_exam_without_a_hole():
+    """A worker reads an exam again when an origin's numbers have a hole: each exam, and each way to publish, counts for itself."""
+    exams = [ExamKey("north", "math"), ExamKey("north", "physics")]
+    heard: dict[tuple[bytes, bytes], list[int]] = {}
+
+    def hear(channel: bytes, payload: bytes) -> None:
+        origin, number, *_ = payload.split(b"\n")[0].split(b" ")
+        heard.setdefault((channel, origin), []).append(int(number))
+        if sum(map(len, heard.values())) == 12:
+            all_heard.set()
+
+    all_heard = asyncio.Event()
+
+    async def play(url: str) -> None:
+        one = bridge.Bridge(bridge.settings_of(ENVIRONMENT, None), url)
+        await one.connect()
+        listening = one._broker.subscriber(hear, lambda: None)
+        await listening.connect_patiently()
+        await listening.subscribe(*(exam_keys(exam).channel for exam in exams))
+        watched = [bridge._Watched(Policy(), {}) for _ in exams]
+        for _ in range(3):
+            for exam, each in zip(exams, watched, strict=True):
+                await one._publish(exam, each, b"", [b'""\t{}'])
+                await one._broker.publish(exam, [b'""\t{}'])
+        await asyncio.wait_for(all_heard.wait(), 10)
+        await listening.close()
+        await one.close()
+
+    with EmbeddedRedis.start() as server:
+        asyncio.run(play(server.url))
+    assert list(heard.values()) == [[1, 2, 3]] * 4
+
+
+def test_a_redis_that_can_not_be_one_ends_the_bridge_with_the_reason():
+    with pytest.raises(SystemExit, match=r"PROCTORWIRE_REDIS_URL can't be used: .*redis://"):
+        bridge.asked("http://nowhere")
