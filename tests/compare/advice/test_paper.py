@@ -99,7 +99,7 @@ def test_its_two_figures_of_cpu_do_not_fit_together(big):
 
 
 def test_its_stress_test_beside_a_run_of_two_instances():
-    folder = Path(__file__).with_name("measured")
+    folder = Path(__file__).parents[1] / "measured"
     result = decode_result((folder / "ec2-1000-two-instances.json").read_bytes())
     found = paper.stress_test(result, 1.0, SINGAPORE, Assumptions())
     rows = {row.name: row for row in found.rows}
@@ -115,7 +115,7 @@ def test_its_stress_test_beside_a_run_of_two_instances():
 
 
 def test_its_stress_test_beside_percentiles_of_cpu_and_memory():
-    result = decode_result((Path(__file__).with_name("measured") / "ec2-1000-two-instances.json").read_bytes())
+    result = decode_result((Path(__file__).parents[1] / "measured" / "ec2-1000-two-instances.json").read_bytes())
     run = result.modes["ec2"]
     cores = LatencySummary(avg=0.2, p50=0.2, p90=0.32, p95=0.4, p99=0.8, max=1.0, count=60)
     memory = LatencySummary(avg=2**28, p50=2**28, p90=2**29, p95=2**29, p99=2**30, max=2**30, count=60)

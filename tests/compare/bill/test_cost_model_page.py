@@ -12,8 +12,8 @@ from compare.bill.prices import load_prices
 from compare.model.calibration import load
 from compare.model.units import Exam
 
-PAGE = Path(__file__).parents[2] / "docs" / "cost-model.md"
-COEFFICIENTS = Path(__file__).with_name("example_coefficients.json")
+PAGE = Path(__file__).parents[3] / "docs" / "cost-model.md"
+COEFFICIENTS = Path(__file__).parents[1] / "example_coefficients.json"
 GIB = 2**30
 
 S, H, P, INTERVAL, c, d, SITTINGS = 1_000, 2.0, 2, 15.0, 60.0, 0.2, 8

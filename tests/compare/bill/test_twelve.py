@@ -183,7 +183,7 @@ def test_11_latency_and_cost_come_from_the_same_run():
     assert run_of_serverless().reports == run_of_cluster().reports
 
 
-@pytest.mark.no_cover  # test_advise.py reaches the same lines
+@pytest.mark.no_cover  # test_choice.py reaches the same lines
 def test_12_the_break_even_comes_with_its_uncertainty():
     found = advise(Case(EXAM, 8.0, SINGAPORE, shipped(), Assumptions()))
     exams = next(flip for flip in found.flips if flip.what == "exams a month")

@@ -12,7 +12,7 @@ from compare.model.observed import calibrate
 from compare.model.units import Exam, cluster_usage, serverless_usage
 from compare.run.result import decode_result
 
-FOLDER = Path(__file__).with_name("measured")
+FOLDER = Path(__file__).parents[1] / "measured"
 SERVERLESS = ("lambda-200", "lambda-200-paper", "lambda-150-four-proctors", "lambda-1600")
 CLUSTER = ("ec2-200", "ec2-2000", "ec2-600-six-proctors")
 CLOSE = CLOSE_PERCENT / 100
