@@ -180,7 +180,7 @@ class _Rehearsal:
         change_set = self._plan("ec2", template, parameters | {"CacheShards": "3"})
         self._apply(change_set)
         made = self._stacks.resources(change_set.stack)
-        if not made.get("ShardedCache") or made.get("Cache"):
+        if not made.get("Shards") or made.get("Cache"):
             raise RehearsalError(f"the cache with three shards is not there, or the old one still is: {sorted(made)}")
         self._tell(f"{change_set.stack}: a cache with three shards took the place of the one with one")
 

@@ -433,7 +433,7 @@ def test_the_alarms_of_the_cache_look_at_every_shard(shards):
             condition, then, otherwise = value["Fn::If"]
             return resolved(then if evaluate(EC2["Conditions"][condition], EC2, values) else otherwise)
         if isinstance(value, dict) and "Fn::Sub" in value and isinstance(value["Fn::Sub"], str):
-            return value["Fn::Sub"].replace("${Stage}", "prod").replace("${ShardedCache}", "proctorwire-prod-shards")
+            return value["Fn::Sub"].replace("${Stage}", "prod").replace("${Shards}", "proctorwire-prod-shards")
         return {name: resolved(each) for name, each in value.items()} if isinstance(value, dict) else value
 
     for alarm, node in (("CacheMemoryAlarm", "001"), ("CacheCpuAlarm", "001"), ("CacheLagAlarm", "002")):
@@ -449,13 +449,13 @@ def test_the_alarms_of_the_cache_look_at_every_shard(shards):
         for name, each in EC2["Resources"].items()
         if each["Type"].startswith("AWS::ElastiCache::") and evaluate(EC2["Conditions"][each["Condition"]], EC2, values)
     }
-    assert ("Cache" in made, "ShardedCache" in made) == (shards == 1, shards > 1)
+    assert ("Cache" in made, "Shards" in made) == (shards == 1, shards > 1)
     assert ("CacheParameters" in made, "ShardedParameters" in made) == (shards == 1, shards > 1)
     assert resolved(EC2["Outputs"]["CacheEndpoint"]["Value"])["Fn::GetAtt"][0] in made
 
 
 def test_a_cache_in_cluster_mode_has_its_parameters_and_keeps_its_nodes():
-    cache, sharded = properties(EC2, "Cache"), properties(EC2, "ShardedCache")
+    cache, sharded = properties(EC2, "Cache"), properties(EC2, "Shards")
     differ = {"ReplicationGroupId", "CacheParameterGroupName", "AutomaticFailoverEnabled"}
     shape = {"NumCacheClusters", "NumNodeGroups", "ReplicasPerNodeGroup"}
     assert {name for name in cache.keys() | sharded.keys() if cache.get(name) != sharded.get(name)} == differ | shape
@@ -464,7 +464,7 @@ def test_a_cache_in_cluster_mode_has_its_parameters_and_keeps_its_nodes():
     nodes = EC2["Parameters"]["CacheNodes"]
     counts = {name: each["Count"] for name, each in EC2["Mappings"]["Replicas"].items()}
     assert counts == {str(n): n - 1 for n in range(nodes["MinValue"], nodes["MaxValue"] + 1)}
-    assert EC2["Resources"]["ShardedCache"]["UpdatePolicy"] == {"UseOnlineResharding": True}
+    assert EC2["Resources"]["Shards"]["UpdatePolicy"] == {"UseOnlineResharding": True}
 
 
 def test_yaml_that_says_a_thing_twice_is_refused():
