@@ -37,6 +37,8 @@ from adapters.ec2_cluster.redis_client import (
     RedisAddress,
     RedisClient,
     RedisError,
+    RedisOutcomeUnknown,
+    RedisUnavailable,
     Script,
     ScriptCall,
     Subscriber,
@@ -60,6 +62,10 @@ _CLAIM_GRANT_SECONDS = 1.5
 """A claim is granted this late at most, so that the answer is there in time."""
 _CLAIM_LOOKS_SECONDS = (0.02, 0.2)
 _ANSWER_SECONDS = 10
+_ASIDE_SECONDS = 0.15
+"""In a cluster, what concerns no exam is waited for so long, because exams on other nodes wait for it,"""
+_MOVE_KNOWN_SECONDS = 60.0
+"""and so long what was said of a move holds. Nobody can begin one while its node is away."""
 
 
 class Waiting(NamedTuple):
@@ -165,7 +171,7 @@ class Broker(Protocol):
         """The students with a record in this exam."""
 
     async def is_alive(self, worker: str) -> bool:
-        """Whether the worker's lease is running."""
+        """Whether the worker's lease is running. Of several nodes, its own may be away alone; then that is said soon."""
 
     async def overdue(self, now: float) -> list[tuple[ParticipantKey, str | None]]:
         """Participants whose deadline has passed or whose inbox waits, each with its owner."""
@@ -180,7 +186,10 @@ class Broker(Protocol):
         """Keep an event for the other side of a migration."""
 
     async def move(self) -> Move | None:
-        """The move to or from the other side that is under way, if there is one."""
+        """The move to or from the other side that is under way, if there is one.
+
+        While the node that says so is away alone, what it said a short time ago.
+        """
 
     async def claim_home(self, key: ParticipantKey) -> Participant | None:
         """The participant, whose home is here from now on; None if that was refused, or nobody answered for two seconds."""
@@ -240,6 +249,7 @@ class RedisBroker:
         """
         self._on_connected = on_connected
         self._life: str | None = None
+        self._known_move: tuple[float, Move | None] = (-math.inf, None)
         self._is_cluster = RedisAddress.parse(url).is_cluster
         self._publish = "SPUBLISH" if self._is_cluster else "PUBLISH"
         self.claim_script, self.save_script, self.append_script, self.save_exam_script = scripts = [
@@ -412,6 +422,21 @@ class RedisBroker:
 
     async def move(self) -> Move | None:
         """See `Broker`."""
+        if not self._is_cluster:
+            return await self._read_move()
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_ASIDE_SECONDS):
+                found = await self._read_move()
+        except (TimeoutError, RedisError) as error:
+            at, found = self._known_move
+            if loop.time() - at > _MOVE_KNOWN_SECONDS:
+                raise RedisUnavailable("the node that says whether exams are being moved is away") from error
+            return found
+        self._known_move = loop.time(), found
+        return found
+
+    async def _read_move(self) -> Move | None:
         stored = await self.client.execute("GET", MOVE)
         return None if stored is None else migration.decode_move(stored)
 
@@ -541,7 +566,13 @@ class RedisBroker:
 
     async def is_alive(self, worker: str) -> bool:
         """See `Broker`."""
-        return worker == self._worker or bool(await self.client.execute("EXISTS", worker_lease(worker)))
+        if worker == self._worker:
+            return True
+        try:
+            async with asyncio.timeout(_ASIDE_SECONDS if self._is_cluster else None):
+                return bool(await self.client.execute("EXISTS", worker_lease(worker)))
+        except TimeoutError:
+            raise RedisOutcomeUnknown("the node that has this worker's lease is silent") from None
 
     async def renew_lease(self) -> None:
         """Say that this worker is alive, for three seconds."""

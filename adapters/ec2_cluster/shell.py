@@ -263,7 +263,7 @@ class Shell:
                 orphaned = (
                     claimed.previous is not None
                     and claimed.previous != self.worker
-                    and not await self._broker.is_alive(claimed.previous)
+                    and await self.is_dead(claimed.previous)
                 )
                 break
             except RedisError:
@@ -331,8 +331,17 @@ class Shell:
         """After an append: nudge ourselves, or take over from a worker that is dead."""
         if owner == self.worker and key in self._owned:
             self.nudge(key)
-        elif owner == self.worker or owner is None or not await self._broker.is_alive(owner):
+        elif owner == self.worker or owner is None or await self.is_dead(owner):
             await self.take_over(key)
+
+    async def is_dead(self, worker: str) -> bool:
+        """Whether its lease has run out. In a cluster the node that has the lease may be away: then that is not known."""
+        try:
+            return not await self._broker.is_alive(worker)
+        except RedisError:
+            if self._broker.node_of is None:
+                raise
+            return False
 
     async def _pass_on(self, key: ParticipantKey, events: Sequence[ParticipantEvent]) -> None:
         """Give events to whoever owns the participant, in their order; while Redis can't be reached they wait.

@@ -536,13 +536,15 @@ class Worker:
         """Now and then, one worker looks for what dead workers left behind, and nudges live ones about waiting inboxes."""
         self._close_expired_proctors()
         self.shell.try_again()
+        if self.broker.node_of is not None:
+            self._spawn(self._quietly(self._know_move()))
         self.shell.memory.behind = await self.broker.journal_behind()
         if not await self.broker.take_look(_LOOK_PERIOD_SECONDS - 0.1):
             return
         alive: dict[str, bool] = {}
         for key, owner in await self.broker.overdue(self.clock.now() - _LOOK_PERIOD_SECONDS):
             if owner is not None and owner not in alive:
-                alive[owner] = await self.broker.is_alive(owner)
+                alive[owner] = not await self.shell.is_dead(owner)
             if owner == self.worker:
                 self.shell.nudge(key)
             elif owner is None or not alive[owner]:
@@ -550,6 +552,10 @@ class Worker:
             else:
                 keys = exam_keys(key.exam)
                 await self.broker.to_worker(owner, key.exam, b"n" + keys.member(key.student_id).encode())
+
+    async def _know_move(self) -> None:
+        """In a cluster: hear of a move now and then, for newcomers who come while its node is away."""
+        await self.broker.move()
 
     async def _sweep(self) -> None:
         """Count silences among what this worker owns; one worker of each exam sums up and decides about incidents."""
