@@ -16,6 +16,7 @@ import yaml
 from tools import program
 
 from adapters.ec2_cluster.config import read_settings
+from adapters.ec2_cluster.metrics import EmfSettings, Figures, emf
 from adapters.ec2_cluster.web import read_web_settings
 from adapters.lambda_apigw import resources
 from adapters.lambda_apigw.aws_http import Credentials
@@ -62,6 +63,7 @@ def deployment(**more):
         "CacheSecretArn": "",
         "Records": "",
         "DatabaseSecretArn": "",
+        "ServiceAlarms": "off",
     }
     assert set(local) <= set(values)
     content = re.sub(r"\$\{([A-Za-z:]+)\}", lambda found: values[found[1]], written["content"])
@@ -163,6 +165,34 @@ def test_the_agent_sends_what_alarms_and_dashboard_look_at():
         assert name in body
     assert agent["namespace"] == "Proctorwire/EC2"
     assert ["AutoScalingGroupName"] in agent["aggregation_dimensions"]
+
+
+def test_servers_tell_what_the_service_alarms_look_at(tmp_path):
+    """From the template's alarms to the line that a server writes: names, dimension, file."""
+    resources = templates.load("ec2")["Resources"]
+    group = resources["Instances"]["Properties"]["AutoScalingGroupName"]["Fn::Sub"]
+    alarms = [each["Properties"] for each in resources.values() if each.get("Condition") == "HasServiceAlarms"]
+    settings.write(deployment(service_alarms="on"), SECRETS.__getitem__, tmp_path, workers=1)
+    server = read_settings({}, read_back(tmp_path / "environment"))
+    assert {alarm["MetricName"] for alarm in alarms} == set(server.emf_metrics)
+    now = Figures("instance", counters={"errors_total": 1, "restarts_total": 0}, gauges={"journal_behind_seconds": 0})
+    line = json.loads(emf(now, now, "i-1", EmfSettings(server.emf, server.emf_group, server.emf_metrics)))
+    (directive,) = line["_aws"]["CloudWatchMetrics"]
+    for alarm in alarms:
+        assert alarm["Namespace"] == directive["Namespace"]
+        assert alarm["MetricName"] in [metric["Name"] for metric in directive["Metrics"]]
+        ((dimension,),) = directive["Dimensions"]
+        (wanted,) = alarm["Dimensions"]
+        assert wanted["Name"] == dimension
+        assert wanted["Value"] == {"Ref": "Instances"}
+        assert group.replace("${Stage}", deployment()["stage"]) == line[dimension]
+    collected = json.loads((HERE / "cloudwatch-agent.json").read_text())["logs"]["logs_collected"]["files"]
+    assert server.emf in [file["file_path"] for file in collected["collect_list"]]
+
+
+def test_without_service_alarms_no_metric_is_made_that_aws_would_bill(tmp_path):
+    settings.write(deployment(), SECRETS.__getitem__, tmp_path, workers=1)
+    assert read_settings({}, read_back(tmp_path / "environment")).emf == ""
 
 
 def test_no_secret_is_in_what_anybody_may_read_of_an_instance():

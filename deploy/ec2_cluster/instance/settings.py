@@ -18,6 +18,7 @@ DEPLOYMENT = Path("/etc/proctorwire/deployment.json")
 RUN = Path("/run/proctorwire")
 _DATA = "/var/lib/proctorwire"
 _SERVER = "proctorwire"
+_ALARMED = "errors_total,restarts_total,journal_behind_seconds"  # what the template's service alarms look at
 
 Secret = Callable[[str], str]
 
@@ -49,6 +50,10 @@ def environment(deployment: Mapping[str, Any], secret: Secret, workers: int) -> 
         variables["PROCTORWIRE_RECORDS_SECRET"] = deployment["records_secret"]
     if redis_url:
         variables["PROCTORWIRE_REDIS_URL"] = redis_url
+    if deployment["service_alarms"] == "on":
+        variables["PROCTORWIRE_EMF"] = "/var/log/proctorwire/metrics.log"
+        variables["PROCTORWIRE_EMF_GROUP"] = deployment["group"]
+        variables["PROCTORWIRE_EMF_METRICS"] = _ALARMED
     if deployment["tls_secret"]:
         variables["PROCTORWIRE_TLS_CERTIFICATE"] = str(RUN / "certificate.pem")
         variables["PROCTORWIRE_TLS_KEY"] = str(RUN / "key.pem")
