@@ -1,10 +1,10 @@
 """`make fuzz`: every target under atheris, then the HTTP API under schemathesis, each for its share of the time.
 
-Ends with the first crash.
+Ends with the first crash, keeps the input that brought it about in `build/fuzz`, and says how to play it again.
 
-make fuzz                          ten minutes
+make fuzz                                        ten minutes, shared by all targets
 make fuzz ARGS="--seconds 60"
-make fuzz ARGS="--only frame"
+make fuzz ARGS="--only frame --only connection"  the decoder and the message layer
 make fuzz ARGS="--only http"
 """
 
@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 HTTP = "http"
+CRASHES = Path(__file__).parents[2] / "build" / "fuzz"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=600, help="for all targets together")
-    parser.add_argument("--only", help="one target")
+    parser.add_argument("--only", action="append", help="this target; may be given again")
     parser.add_argument("--target", help=argparse.SUPPRESS)  # this process is the fuzzer of one
     given, rest = parser.parse_known_args()
     if given.target:
@@ -31,9 +33,11 @@ def main() -> int:
         return 0
     from fuzz_targets import SEEDS, TARGETS
 
-    names = [name for name in (*TARGETS, HTTP) if given.only in (None, name)]
-    if not names:
-        parser.error(f"no target {given.only}; there are {', '.join((*TARGETS, HTTP))}")
+    known = (*TARGETS, HTTP)
+    names = given.only or list(known)
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"no target {unknown[0]}; there are {', '.join(known)}")
+    CRASHES.mkdir(parents=True, exist_ok=True)
     for name in names:
         if name == HTTP:
             if code := fuzz_http(max(1, given.seconds // len(names))):
@@ -52,7 +56,7 @@ def main() -> int:
                 corpus,
                 f"-max_total_time={seconds}",
                 "-max_len=4096",
-                f"-artifact_prefix={corpus}/",
+                f"-artifact_prefix={CRASHES}/{name}-",
             ]
             done = subprocess.run([*command, "-print_final_stats=1"], capture_output=True, text=True, check=False)
             print(
@@ -60,6 +64,8 @@ def main() -> int:
             )
             if done.returncode:
                 print(done.stdout[-3000:] + done.stderr[-3000:])
+                for crash in sorted(CRASHES.glob(f"{name}-*"), key=lambda path: path.stat().st_mtime)[-1:]:
+                    print(f"again: {shlex.join([sys.executable, __file__, '--target', name, str(crash)])}")
                 return 1
     return 0
 

@@ -5,7 +5,10 @@ The quick half of `make fuzz`, with the same targets.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fuzz_targets import SEEDS, TARGETS
@@ -50,3 +53,17 @@ def test_no_input_brings_it_down(name: str) -> None:
         target(data)
 
     throw()
+
+
+def test_make_fuzz_knows_the_targets_that_its_page_names() -> None:
+    root = Path(__file__).parents[3]
+    made = subprocess.run(["make", "-n", "fuzz"], cwd=root, capture_output=True, text=True, check=True)
+    assert "tests/support/fuzz.py" in made.stdout
+    script = [sys.executable, str(root / "tests" / "support" / "fuzz.py"), "--only", "nothing"]
+    refused = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    page = (root / "docs" / "architecture.md").read_text().partition("## Fuzzing")[2]
+    for name in (*TARGETS, "http"):
+        assert name in refused.stderr
+        assert f"`{name}`" in page
+        assert name == "http" or SEEDS[name]
