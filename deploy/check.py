@@ -5,9 +5,10 @@ Nothing is changed. A check that can't be made (the right to ask is missing) is 
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from botocore.exceptions import ClientError
@@ -20,8 +21,10 @@ from compare.model import calibration
 from compare.model.units import Exam
 from deploy.account import Account, AccountError
 from deploy.cost import Usage
+from deploy.names import Part
 from deploy.operate import Operator
-from deploy.settings import DEFAULT_INSTANCE_TYPE, Wanted
+from deploy.settings import DEFAULT_INSTANCE_TYPE, Wanted, mode_parameters
+from deploy.stacks import Stack
 
 Verdict = Literal["ok", "warning", "problem"]
 _DAY_SECONDS = 86_400
@@ -59,7 +62,7 @@ class _Checks:
     def all(self) -> Iterator[Finding]:
         mode = self._wanted.target.mode
         looks = [self._prices, self._stacks, self._certificate, self._zone]
-        looks += [self._lambda, self._gateway] if mode == "lambda" else [self._instances, self._network]
+        looks += [self._lambda, self._gateway] if mode == "lambda" else [self._instances, self._cache, self._network]
         for look in looks:
             try:
                 yield from look()
@@ -74,7 +77,7 @@ class _Checks:
             yield Finding("warning", str(error), "`compare prices refresh` fetches a region's prices")
 
     def _stacks(self) -> Iterator[Finding]:
-        for stack in Operator(self._account, self._wanted.target).stacks().values():
+        for stack in self._deployed.values():
             if stack.is_busy:
                 yield Finding("problem", f"{stack.name} is {stack.status}", "wait until that is done")
             elif "FAILED" in stack.status or stack.status == "ROLLBACK_COMPLETE":
@@ -165,10 +168,31 @@ class _Checks:
             yield Finding("ok", f"EC2: {needed} of {allowed:g} vCPUs")
         yield from self._within("cluster", instances=count, vcpus=each)
 
+    def _cache(self) -> Iterator[Finding]:
+        """By what is asked for, and else by what is deployed."""
+        known = self._deployed["ec2"].parameters if "ec2" in self._deployed else {}
+        values = {**known, **mode_parameters(self._wanted)}
+        node = values.get("CacheNodeType", "none")
+        shards, most = _count(values, "CacheShards", 1), _count(values, "MaxInstances", 1)
+        if node == "none":
+            if most > 1 or shards > 1:
+                what = f"{shards} shards" if shards > 1 else f"{most} instances"
+                yield Finding(
+                    "problem", f"{what} without a cache", "give its node type, such as --cache cache.t4g.micro"
+                )
+            return
+        each = _count(values, "CacheNodes", 2)
+        where = f" in {shards} shards" if shards > 1 else ""
+        yield Finding("ok", f"ElastiCache: {each * shards} nodes {node}{where}")
+        before = _count(known, "CacheShards", 1) if known.get("CacheNodeType", "none") != "none" else None
+        if before is not None and (before == 1) != (shards == 1):
+            what = f"a cache of {shards} shards takes the place of the one of {before}: what lives in that one is gone"
+            yield Finding("warning", what, "do it outside of exams")
+
     def _network(self) -> Iterator[Finding]:
         have = len(self._account.client("ec2").describe_vpcs()["Vpcs"])
         allowed = self._quota(*_VPCS)
-        is_up = "ec2" in Operator(self._account, self._wanted.target).stacks()
+        is_up = "ec2" in self._deployed
         if not is_up and have >= allowed:
             fix = "delete one that is not used, or ask AWS for more (Service Quotas, VPC)"
             yield Finding("problem", f"all {allowed:g} VPCs of the region are in use", fix)
@@ -195,6 +219,10 @@ class _Checks:
         if not crossed:
             yield Finding("ok", f"quotas: room for {exam.students:,} students at the same time")
 
+    @functools.cached_property
+    def _deployed(self) -> dict[Part, Stack]:
+        return Operator(self._account, self._wanted.target).stacks()
+
     def _quota(self, service: str, code: str) -> float:
         quotas: Any = self._account.client("service-quotas")
         try:
@@ -204,6 +232,12 @@ class _Checks:
                 raise
             value = quotas.get_aws_default_service_quota(ServiceCode=service, QuotaCode=code)["Quota"]["Value"]
         return value
+
+
+def _count(values: Mapping[str, str], name: str, default: int) -> int:
+    """A parameter that is a number; CloudFormation refuses one that is none."""
+    text = values.get(name, "")
+    return int(text) if text.isdecimal() else default
 
 
 def _covers(name: str, domain: str) -> bool:

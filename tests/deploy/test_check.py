@@ -17,6 +17,7 @@ NOW = datetime.datetime(2026, 11, 24, tzinfo=datetime.UTC)
 
 
 HUNDRED = Usage()
+NODE = "cache.t4g.micro"
 
 
 def found(account, mode, usage=HUNDRED, **wanted):
@@ -92,7 +93,9 @@ def test_a_region_that_takes_less_than_the_stage_would(account):
 
 def test_a_cluster_needs_its_vcpus(account):
     certificate(account)
-    problems = only(found(cluster(account, vcpus=5.0), "ec2", certificate=CERTIFICATE, max_instances=12), "problem")
+    problems = only(
+        found(cluster(account, vcpus=5.0), "ec2", certificate=CERTIFICATE, max_instances=12, cache=NODE), "problem"
+    )
     assert problems == [
         "12 t3a.small need 24 vCPUs, the account has 5 -> "
         "ask AWS for 24 (Service Quotas, EC2, running on-demand standard instances)"
@@ -105,6 +108,40 @@ def test_a_type_that_the_region_does_not_have(account):
         found(cluster(account, vcpu_each=0), "ec2", certificate=CERTIFICATE, instance_type="c7a.large"), "problem"
     )
     assert problems == ["c7a.large is not offered in ap-southeast-1 -> give another --instance-type"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "verdict", "said"),
+    [
+        ({"max_instances": 4}, "problem", "4 instances without a cache -> give its node type, such as --cache cache."),
+        ({"cache_shards": 3}, "problem", "3 shards without a cache"),
+        ({"cache": NODE}, "ok", f"ElastiCache: 2 nodes {NODE} ->"),
+        ({"cache": NODE, "cache_shards": 3}, "ok", f"ElastiCache: 6 nodes {NODE} in 3 shards"),
+        ({"cache": NODE, "others": (("CacheShards", "2"), ("CacheNodes", "1"))}, "ok", f"2 nodes {NODE} in 2 shards"),
+    ],
+)
+def test_a_cache_is_looked_at(account, wanted, verdict, said):
+    certificate(account)
+    findings = found(cluster(account), "ec2", certificate=CERTIFICATE, **wanted)
+    assert any(said in line for line in only(findings, verdict)), findings
+
+
+@pytest.mark.parametrize(
+    ("deployed", "wanted", "is_another"), [(1, 3, True), (3, 1, True), (3, 5, False), (1, 1, False)]
+)
+def test_another_cache_than_the_one_that_is_there_is_a_warning(deployed, wanted, is_another):
+    account = certificate(StubbedAccount().is_known().has_no_stack(2))  # neither the shared one nor a serverless one
+    parameters = {"CacheNodeType": NODE, "CacheShards": str(deployed)}
+    stack = {
+        "StackName": "proctorwire-prod-ec2",
+        "CreationTime": NOW,
+        "StackStatus": "CREATE_COMPLETE",
+        "Parameters": [{"ParameterKey": name, "ParameterValue": value} for name, value in parameters.items()],
+    }
+    account.answers("cloudformation").add_response("describe_stacks", {"Stacks": [stack]})
+    given = {"certificate": CERTIFICATE, "cache_shards": wanted}
+    warnings = only(found(cluster(account), "ec2", **given), "warning")
+    assert [line.endswith("-> do it outside of exams") for line in warnings] == [True] * is_another
 
 
 def test_no_vpc_left(account):
