@@ -13,9 +13,12 @@ import socket
 import time
 from urllib.parse import urlsplit
 
+import redis
+
 from adapters.ec2_cluster.embedded import EmbeddedRedis
 from adapters.ec2_cluster.keys import exam_keys
-from compare.faults.processes import descriptors, stopped
+from compare.faults.injection import Proxy
+from compare.faults.processes import descriptors, stopped, until
 from compare.faults.rig import HEAL_SECONDS, Rig, Scenario
 from compare.run.workload import SCHOOL
 from core.identity import Principal, issue
@@ -124,6 +127,49 @@ async def _kill_redis(rig: Rig) -> None:
 
 async def _restart_redis(rig: Rig) -> None:
     rig.server = await asyncio.to_thread(EmbeddedRedis.start, rig.server.directory, binary=rig.server.binary)
+
+
+async def _redis_fails_over(rig: Rig) -> None:
+    """A replica takes the primary's place that lacks the last second, in which pages changed workers."""
+    primary, socket_path = rig.server, rig.server.directory / "redis.sock"
+    port = _free_port()
+    rig.redis().config_set("port", port)
+    way = await Proxy.to_port(port)
+    replica = await asyncio.to_thread(EmbeddedRedis.start, binary=primary.binary)
+    try:
+        client = redis.Redis.from_url(replica.url)
+        client.config_set("appendonly", "no")  # its file would be written anew first
+        client.replicaof(*way.address.split(":"))
+        await until(lambda: client.info("replication")["master_link_status"] == "up", "replica")
+        with way.black_hole():
+            rig.order_in_every_exam()
+            students = [student.plan.student_id for student in rig.crowd.recording.students]
+            for student_id in rig.rng.sample(students, len(students) // 2):
+                rig.crowd.page(student_id).cut()
+                await asyncio.sleep(1.0 / len(students))
+            await asyncio.sleep(0.5)
+            lost = rig.redis().info("replication")["master_repl_offset"]
+            os.kill(primary.pid, signal.SIGKILL)
+            primary.stop()
+            client.replicaof("NO", "ONE")  # what the network still carries finds nobody
+            lost -= client.info("replication")["master_repl_offset"]
+            client.close()
+        if lost <= 0:
+            raise RuntimeError("the replica lacks nothing: this was no test of a failover")
+        await asyncio.sleep(1.0)  # until it is found out and replaced
+        await way.close()
+    except BaseException:
+        replica.stop()
+        raise
+    socket_path.unlink()
+    socket_path.symlink_to(replica.directory / "redis.sock")
+    rig.server = replica
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
 
 
 async def _redis_paused(rig: Rig) -> None:
@@ -283,6 +329,7 @@ SCENARIOS = (
         quick=True,
         empties_redis=True,
     ),
+    Scenario("redis-failover", "SIGKILL of Redis; a replica a second behind takes over", _redis_fails_over),
     Scenario("redis-paused", "CLIENT PAUSE for 4 s", _redis_paused),
     Scenario("redis-stopped", "SIGSTOP of Redis for 5 s", _redis_stopped),
     Scenario("black-hole", "the network to Redis carries nothing for 8 s", _black_hole, proxied=True),
