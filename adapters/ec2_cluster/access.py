@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -35,7 +35,7 @@ class Revocations:
 
     def replace(self, stored: Mapping[bytes, bytes]) -> None:
         """Take over what Redis has."""
-        self.until = {decode_revocation(field): float(until) for field, until in stored.items()}
+        self.until = dict(read_revocations(stored))
 
     def refuses(self, principal: Principal, now: float) -> bool:
         """Whether this bearer's tokens count no more."""
@@ -58,6 +58,15 @@ def encode_revocation(revocation: Revocation) -> bytes:
 def decode_revocation(stored: bytes) -> Revocation:
     """From a field of Redis' hash. Raises msgspec.ValidationError."""
     return Revocation(*_fields.decode(stored))
+
+
+def read_revocations(stored: Mapping[bytes, bytes]) -> Iterator[tuple[Revocation, float]]:
+    """Those of Redis' hash, each with its end. One that can't be read, perhaps of a later release, must not hide the others."""
+    for field, until in stored.items():
+        try:
+            yield decode_revocation(field), float(until)
+        except (msgspec.DecodeError, ValueError) as error:
+            log.warning("a revocation can't be read and is passed over: %r: %s", field[:200], error)
 
 
 class TokenKeys:

@@ -15,7 +15,7 @@ import redis
 from msgspec import Struct
 
 from adapters.ec2_cluster import redis_sync
-from adapters.ec2_cluster.access import decode_revocation, encode_revocation
+from adapters.ec2_cluster.access import encode_revocation, read_revocations
 from adapters.ec2_cluster.keys import (
     REVOKED,
     REVOKED_CHANNEL,
@@ -138,7 +138,7 @@ class Admin:
         with _reaching():
             now = self.now()
             stored = cast(Any, self._redis.hgetall(REVOKED))
-            over = [field for field, until in stored.items() if float(until) < now]
+            over = [encode_revocation(known) for known, until in read_revocations(stored) if until < now]
             if over:
                 self._redis.hdel(REVOKED, *over)
             self._redis.hset(REVOKED, encode_revocation(revocation), repr(now + hours * 3600))
@@ -155,7 +155,7 @@ class Admin:
         """All that are in force, or those of a school."""
         with _reaching():
             stored, now = cast(Any, self._redis.hgetall(REVOKED)), self.now()
-        listed = [ListedRevocation(decode_revocation(field), float(until)) for field, until in stored.items()]
+        listed = [ListedRevocation(revocation, until) for revocation, until in read_revocations(stored)]
         shown = (one for one in listed if one.until > now and school in ("", one.revocation.school))
         return sorted(shown, key=lambda one: one.until)
 

@@ -7,6 +7,7 @@ of each minute are written, and the next minute begins with how many were left o
 from __future__ import annotations
 
 import logging
+import re
 import time
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ import msgspec
 
 LINES_A_MINUTE = 10
 _KNOWN_LINES = 1_000
+_ANY_OTHER = ("", 0, "")
+_VALUES = re.compile(r"0x[0-9a-f]+|\d+")  # asyncio puts the addresses of its objects into the words themselves
 
 
 class FloodFilter(logging.Filter):
@@ -31,13 +34,14 @@ class FloodFilter(logging.Filter):
         if minute != self._minute:
             self._minute = minute
             self._seen = {kind: LINES_A_MINUTE - n for kind, n in self._seen.items() if n > LINES_A_MINUTE}
-        kind = (record.name, record.lineno, str(record.msg)[:200])
+        kind = (record.name, record.lineno, _VALUES.sub("#", str(record.msg)[:200]))
+        if len(self._seen) >= _KNOWN_LINES and kind not in self._seen:
+            kind = _ANY_OTHER
         count = self._seen.get(kind, 0)
         if count < 0:  # so many were left out
             record.msg = f"{record.msg} ({-count} more of these in the last minute)"
             count = 0
-        if len(self._seen) < _KNOWN_LINES or kind in self._seen:
-            self._seen[kind] = count + 1
+        self._seen[kind] = count + 1
         return count < LINES_A_MINUTE
 
 

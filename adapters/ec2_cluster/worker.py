@@ -99,7 +99,7 @@ class Worker:
         self.ready = False
         self.draining = False
         self._port = 0
-        self.messages = self.reports = 0
+        self.messages = self.reports = self.failures = 0
         self._saves, self._publications, self._lags = Histogram(), Histogram(), Histogram()
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -506,7 +506,7 @@ class Worker:
                 "reports_total": self.reports,
                 "deliveries_total": self.hub.delivered_frames,
                 "opened_total": counted["opened"],
-                "errors_total": counted["errors"] + self.subscriber.errors,
+                "errors_total": counted["errors"] + self.subscriber.errors + self.failures,
                 "holes_total": self.hub.holes,
                 "slowed_total": self.hub.slowed_total,
                 'dropped_total{reason="conflated"}': self.hub.conflated,
@@ -648,6 +648,7 @@ class Worker:
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
+            self.failures += 1
             log.error("a task failed", exc_info=task.exception())
 
     def _every(self, seconds: float, duty: Callable[[], Coroutine[None, None, None]]) -> None:
@@ -657,6 +658,7 @@ class Worker:
                 try:
                     await self._quietly(duty())
                 except Exception:  # a bug in one duty must not be the end of it: leases and deadlines depend on them
+                    self.failures += 1
                     log.exception("a duty failed")
 
         self._spawn(repeat())

@@ -35,6 +35,7 @@ from adapters.ec2_cluster.local import LocalCluster
 from adapters.ec2_cluster.logs import LINES_A_MINUTE, FloodFilter, JsonFormatter
 from adapters.ec2_cluster.metrics import EmfSettings, FigureFile, Figures, Histogram, collect, emf, exposition
 from adapters.ec2_cluster.supervisor import Supervisor
+from adapters.ec2_cluster.worker import Worker
 from compare.proctorwire import main
 from core.errors import CloseCode
 from deploy.cli import deploy
@@ -184,6 +185,41 @@ def test_a_flood_of_lines_is_cut_and_counted() -> None:
     again = line("redis")
     assert flood.filter(again)
     assert again.getMessage() == "redis: x"
+
+
+def test_lines_that_differ_in_values_alone_and_lines_of_no_end_of_kinds_are_cut_too() -> None:
+    flood = FloodFilter(lambda: 0.0)
+
+    def line(words: str) -> logging.LogRecord:
+        return logging.LogRecord("asyncio", logging.ERROR, "file", 7, words, (), None)
+
+    transports = (f"Fatal error on <TCPTransport 0x7f{n:x}> fd={n}" for n in range(500))
+    assert sum(flood.filter(line(words)) for words in transports) == LINES_A_MINUTE
+    letters = "".join(map(chr, range(0x400, 0x400 + 3_000)))
+    assert sum(flood.filter(line(words)) for words in letters) < 1_000 + 3 * LINES_A_MINUTE
+
+
+async def test_a_task_and_a_duty_that_fail_are_errors_of_ours_and_the_duty_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    worker = Worker("w", ClusterSettings(token_secrets={"": SECRET}, redis_url="redis://127.0.0.1:1"))
+    again = asyncio.Event()
+    calls: list[None] = []
+
+    async def broken() -> None:
+        calls.append(None)
+        if len(calls) > 2:
+            again.set()
+        raise LookupError
+
+    worker._spawn(broken())
+    worker._every(0.001, broken)
+    await again.wait()
+    for task in worker._tasks:
+        task.cancel()
+    assert worker.failures == len(calls) == 3
+    assert "a task failed" in caplog.text
+    assert "a duty failed" in caplog.text
 
 
 def test_a_line_of_json_has_all_that_a_search_needs() -> None:
