@@ -9,8 +9,12 @@ from redis.crc import key_slot
 from transport_peers import until
 
 from adapters.ec2_cluster import redis_sync
+from adapters.ec2_cluster.broker import RedisBroker
+from adapters.ec2_cluster.clock import ServiceClock
+from adapters.ec2_cluster.keys import MOVE
 from adapters.ec2_cluster.redis_client import RedisOutcomeUnknown, RedisReplyError, RedisUnavailable, Script
 from adapters.ec2_cluster.redis_cluster import SLOTS, ClusterClient, ClusterSubscriber, slot_of
+from adapters.ec2_cluster.shell import Shell
 
 ECHO = Script("return KEYS[1]")
 A, B, C = "{x00}", "{x01}", "{x02}"
@@ -24,7 +28,7 @@ class Node:
         self.map = map_of_slots
         self.state = b"ok"
         self.life = b"first"
-        self.errors = {}  # by tag: what to answer; `None` closes the connection
+        self.errors = {}  # by tag: what to answer; `None` closes the connection, `...` ends all answers
         self.asked = []
         self.names = {}  # stored by SET
         self._connections = set()
@@ -53,6 +57,9 @@ class Node:
                     asking = command[0] == b"ASKING"
                     if answer is None:
                         return
+                    if answer is ...:
+                        await reader.read()  # nothing of what comes after is answered either
+                        return
                     writer.write(answer)
         except ConnectionError:
             pass
@@ -80,6 +87,8 @@ class Node:
         error = self.errors.get(tag, "")
         if error is None:
             return None
+        if error is ...:
+            return ...
         if error and not asking:
             return f"-{error}\r\n".encode()
         owner = self.map.owner(key)
@@ -312,6 +321,29 @@ async def test_what_others_take_from_a_dead_node_may_be_lost(cluster, client):
     cluster.moved[slot_of(A)] = cluster.nodes[1]
     assert await client.execute("GET", A + "k") is None
     assert (client.connections, client.is_connected) == (2, True)
+
+
+async def test_exams_do_not_wait_long_for_a_node_that_has_none_of_them(cluster):
+    """Who asks about a move or about another worker's lease does so for an exam that may be on another node."""
+    broker = RedisBroker(f"redis://127.0.0.1:{cluster.nodes[0].port}?cluster=1", "w1", ServiceClock(), lambda _: None)
+    shell = Shell("w1", broker, *[None] * 4)
+    await broker.client.connect_patiently()
+    node = cluster.owner(MOVE)
+    lease = next(name for name in map("w:o{}".format, range(99)) if cluster.owner(name) is not node)
+    assert await broker.move() is None
+    assert not await shell.is_dead(lease[2:])
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    node.errors["move"] = cluster.owner(lease).errors[lease[:5]] = ...
+    assert await broker.move() is None
+    with pytest.raises(RedisOutcomeUnknown, match="this worker's lease is silent"):
+        await broker.is_alive(lease[2:])
+    assert not await shell.is_dead(lease[2:])
+    assert loop.time() - began < 1.5
+    broker._known_move = (loop.time() - 61, None)
+    with pytest.raises(RedisUnavailable, match="exams are being moved is away"):
+        await broker.move()
+    await broker.client.close()
 
 
 async def test_without_a_node_the_first_connection_says_so_and_goes_on(cluster, caplog):
