@@ -23,6 +23,7 @@ from core.revocation import Revocation, is_refused
 log = logging.getLogger(__name__)
 
 JWKS_PERIOD_SECONDS = 60.0
+_JWKS_AGAIN_SECONDS = 2.0
 _JWKS_BYTES = 256 * 1024
 _FETCH_SECONDS = 5.0
 
@@ -74,6 +75,8 @@ class TokenKeys:
 
     def __init__(self, secrets: Mapping[str, str], jwks: str) -> None:
         self.by_kid: dict[str, str | PublicKey] = dict(secrets)
+        self.are_complete = not jwks
+        """Whether the JWKS was read at least once: before that, nobody can say that a token is wrong."""
         self._secrets = secrets
         self._jwks = jwks
 
@@ -84,9 +87,16 @@ class TokenKeys:
         try:
             text = await asyncio.to_thread(read_jwks, self._jwks)
             self.by_kid = {**public_keys(text), **self._secrets}
+            self.are_complete = True
         except (OSError, TokenRejected) as error:
             place = without_password(self._jwks)
             log.warning("the JWKS %s can't be read, its keys stay as they were: %s", place, error)
+
+    async def until_complete(self) -> None:
+        """Read the JWKS until that succeeds once."""
+        while not self.are_complete:
+            await asyncio.sleep(_JWKS_AGAIN_SECONDS)
+            await self.refresh()
 
 
 def read_jwks(place: str) -> bytes:

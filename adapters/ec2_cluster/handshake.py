@@ -199,6 +199,8 @@ def response(
 
 def refusal(status: int, reason: str = "", headers: Iterable[tuple[str, str]] = ()) -> bytes:
     """An error answer; its body is the given reason or the standard phrase, never an exception's text."""
+    if status == 401:
+        headers = (*headers, ("WWW-Authenticate", "Bearer"))  # RFC 9110 section 11.6.1 wants it
     return response(status, (reason or _phrase(status)).encode() + b"\n", headers)
 
 

@@ -127,6 +127,7 @@ class Worker:
         await self.subscriber.subscribe(*(partition.control for partition in all_partitions()), REVOKED_CHANNEL)
         await self._read_revocations()
         await self.keys.refresh()
+        self._spawn(self.keys.until_complete())
         self._every(_LEASE_PERIOD_SECONDS, self.broker.renew_lease)
         self._every(_CLOCK_PERIOD_SECONDS, self.broker.sample_clock)
         self._every(_LOOK_PERIOD_SECONDS, self._look)
@@ -202,6 +203,8 @@ class Worker:
         try:
             principal = self._verified(handshake.bearer, self.clock.now())
         except TokenRejected as rejected:
+            if not self.keys.are_complete:  # a 401 would be final
+                return Refused(503, "the keys of tokens are not known yet", retry_after=5)
             return Refused(rejected.status, rejected.message)
         return Accepted(_Client(principal), SUBPROTOCOL if SUBPROTOCOL in handshake.subprotocols else None)
 
@@ -313,7 +316,7 @@ class Worker:
         """`/healthz`: this process answers. `/readyz`: it may get new connections."""
         if path == "/healthz":
             return 200, b"ok\n"
-        if self.ready and self.broker.client.is_connected and self.subscriber.is_healthy:
+        if self.ready and self.keys.by_kid and self.broker.client.is_connected and self.subscriber.is_healthy:
             return 200, b"ready\n"
         return 503, b"not ready\n"
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import http.server
 import itertools
 import json
 import ssl
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
@@ -22,8 +25,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from deployments import ClusterDeployment
 from wire_clients import Dashboard, Page
 
+from adapters.ec2_cluster import access
+from adapters.ec2_cluster.config import ClusterSettings
+from adapters.ec2_cluster.handshake import Accepted, Handshake, Refused
 from adapters.ec2_cluster.keys import REVOKED
 from adapters.ec2_cluster.local import LocalCluster
+from adapters.ec2_cluster.worker import Worker
 from compare.proctorwire import main
 
 _numbers = itertools.count(1)
@@ -248,6 +255,49 @@ async def test_keys_are_changed_without_an_interruption(cluster: LocalCluster, e
         await page.reported()
         page.token = jwt.encode(claims, "x" * 32, algorithm="HS256", headers={"kid": kid})
         assert await refused(page) == 401
+
+
+async def test_while_the_keys_of_an_lms_could_not_be_read_nobody_is_told_that_a_token_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 401 would be final: its service may be away for the moment in which an instance starts."""
+    monkeypatch.setattr(access, "_JWKS_AGAIN_SECONDS", 0.01)
+    key = {**jwt.algorithms.ECAlgorithm.to_jwk(LMS_KEY.public_key(), as_dict=True), "kid": "lms"}
+    (tmp_path / "jwks.json").write_text(json.dumps({"keys": [key]}))
+    claims = {"sub": "p1", "role": "proctor", "school": "north", "quiz_id": "q", "exp": 4_000_000_000}
+    token = jwt.encode(claims, LMS_KEY, algorithm="ES256", headers={"kid": "lms"})
+
+    def handshake(token: str) -> Handshake:
+        return Handshake("/ws", {"token": token}, {}, (), None, "127.0.0.1", secure=True, key="")
+
+    handler = functools.partial(QuietHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as lms:
+        jwks = f"http://127.0.0.1:{lms.server_port}/jwks.json"
+        worker = Worker("w", ClusterSettings(token_secrets={}, jwks=jwks, redis_url="redis://127.0.0.1:1"))
+        worker.ready = True
+        (tmp_path / "jwks.json").rename(tmp_path / "away")
+        serving = threading.Thread(target=lms.serve_forever)
+        serving.start()
+        try:
+            await worker.keys.refresh()
+            answer = worker.admit(handshake(token))
+            assert isinstance(answer, Refused)
+            assert (answer.status, answer.retry_after) == (503, 5)
+            reading = asyncio.ensure_future(worker.keys.until_complete())
+            (tmp_path / "away").rename(tmp_path / "jwks.json")
+            await reading
+        finally:
+            await asyncio.to_thread(lms.shutdown)
+            serving.join()
+    assert isinstance(worker.admit(handshake(token)), Accepted)
+    answer = worker.admit(handshake(token[:-4] + "AAAA"))
+    assert isinstance(answer, Refused)
+    assert answer.status == 401
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *arguments: object) -> None:
+        """A test's output is for what failed."""
 
 
 async def test_a_flood_is_cut_off_and_a_burst_is_not(exam: Mixed) -> None:

@@ -109,7 +109,8 @@ async def test_a_refusal_carries_its_status_and_reason(serve):
     served = await serve()
     served.endpoint.answer = Refused(401, "token expired")
     peer = await served.raw()
-    assert (await peer.request())[0] == 401
+    status, headers = await peer.request()
+    assert (status, headers["www-authenticate"]) == (401, "Bearer")
     assert peer.body == b"token expired\n"
     served.endpoint.answer = Refused(503, retry_after=7)
     peer = await served.raw()
