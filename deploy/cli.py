@@ -258,7 +258,7 @@ def check(
     exams_per_month: float,
     **given: Any,
 ) -> None:
-    """Look for what would stand in the way: credentials, quotas, certificate, DNS. Changes nothing; exit code 1 for a problem.
+    """Look for what is in the way: credentials, quotas, certificate, DNS, cache. Changes nothing; exit code 1 for a problem.
 
     \b
     Example:

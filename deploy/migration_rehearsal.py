@@ -412,9 +412,14 @@ class Rehearsal:
         interval: float = 5.0,
         slot_seconds: float = 5.0,
         redis_url: str = "",
+        is_timed: bool = True,
     ):
-        """`redis_url`: an empty Redis, or a Redis Cluster, for the cluster's side; without it the cluster has one of its own."""
+        """`redis_url`: an empty Redis, or a Redis Cluster, for the cluster's side; without it the cluster has one of its own.
+
+        `is_timed`: gaps are of interest, so there is some warming up, and a while without a move to compare with.
+        """
         self._redis_url = redis_url
+        self._is_timed = is_timed
         self._students = students
         self._say = say
         self._interval = interval
@@ -474,11 +479,12 @@ class Rehearsal:
                 self._tasks.append(asyncio.create_task(dashboard.run()))
             await self.until(lambda: all(p.attempts for p in self.pages), "students connect", 60)
             await self.until(lambda: self.sees_all("lambda"), "the serverless side's proctor sees all", 60)
-            await self._visitors()
-            await self.until(self._is_current, "the serverless side has caught up with all who joined", 60)
-            self._joined_at = time.monotonic()
-            played = self._joined_at + self._interval
-            await self.until(lambda: time.monotonic() > played, "an interval is over", 2 * self._interval)
+            if self._is_timed:
+                await self._visitors()
+                await self.until(self._is_current, "the serverless side has caught up with all who joined", 60)
+                self._joined_at = time.monotonic()
+                played = self._joined_at + self._interval
+                await self.until(lambda: time.monotonic() > played, "an interval is over", 2 * self._interval)
             self._told(
                 f"{self._students} students report, {sum(p.paper for p in self.pages)} of them the paper's clients"
             )

@@ -51,7 +51,7 @@ def test_a_class_moves_there_and_back_while_slots_do_and_a_node_dies_and_nobody_
 
     async def play() -> Outcome:
         url = nodes.url(1, f"proctorwire:{PASSWORD}")
-        rehearsal = Rehearsal(10, told.append, interval=1.0, slot_seconds=0.5, redis_url=url)
+        rehearsal = Rehearsal(10, told.append, interval=1.0, slot_seconds=0.5, redis_url=url, is_timed=False)
 
         async def slots_move() -> None:
             await asyncio.to_thread(nodes.migrate, records_of(QUIZ), WITH_REPLICA)
