@@ -20,7 +20,6 @@ from adapters.ec2_cluster.embedded import EmbeddedRedis
 from adapters.ec2_cluster.keys import all_partitions
 from adapters.ec2_cluster.local import LocalCluster
 from adapters.ec2_cluster.redis_cluster import ClusterClient, ClusterSubscriber
-from deploy import bridge
 
 
 def valkey_server() -> Path:
@@ -62,7 +61,7 @@ async def test_an_exam_over_valkey() -> None:
                 await one.close()
 
 
-async def test_a_cluster_of_valkey_nodes_is_known_when_asked_and_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cluster_of_valkey_nodes_is_known_when_asked_and_followed() -> None:
     with RedisNodes(binary=valkey_server()) as nodes:
         url = nodes.url(1)
         for given in (url, url + "?cluster=1"):
@@ -70,12 +69,6 @@ async def test_a_cluster_of_valkey_nodes_is_known_when_asked_and_followed(monkey
         assert supervisor._asked(url + "?socket_timeout=3") == url + "?socket_timeout=3&cluster=1"
         with pytest.raises(SettingsError, match=r"redis_url .* cluster=true is no option: write cluster=1"):
             supervisor._asked(url + "?cluster=true")
-        monkeypatch.setattr(bridge, "settings_of", lambda *_: None)
-        monkeypatch.setattr("sys.argv", ["bridge"])
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "none")
-        monkeypatch.setenv("PROCTORWIRE_REDIS_URL", url)
-        with pytest.raises(SystemExit, match="does not follow a Redis Cluster"):
-            bridge.main()
         news = asyncio.Queue[str]()
         client = ClusterClient(url)
         await client.connect_patiently()
