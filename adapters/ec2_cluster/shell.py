@@ -64,7 +64,7 @@ class Sockets(Protocol):
 
 
 class Hold(NamedTuple):
-    """What has to wait while owners write back: claims of these exams and, if `saves`, decisions about their participants."""
+    """What has to wait while owners write back: claims in these exams and, if `saves`, whatever is decided there."""
 
     is_about: Callable[[ExamKey], bool]
     saves: bool
@@ -206,6 +206,8 @@ class Shell:
 
     async def exam_event(self, key: ExamKey, event: ExamEvent) -> None:
         """Decide an event of the exam, save it and see to what follows. When this returns it is kept."""
+        while self._is_held(key, saves=True):
+            await self._pause()
         for _ in range(_EXAM_ATTEMPTS):
             before = await self._broker.load_exam(key)
             exam = before or new_exam(key, HERE, self._now())
@@ -251,7 +253,7 @@ class Shell:
         `home`: during a move, ask for the participant whose home is not known to be here.
         """
         while True:
-            if any(hold.is_about(key.exam) for hold in self._holds):
+            if self._is_held(key.exam):
                 await self._pause()
                 continue
             try:
@@ -494,7 +496,7 @@ class Shell:
             return
         parts: defaultdict[Hashable, dict[ParticipantKey, _Owned]] = defaultdict(dict)
         for key, owned in dirty.items():
-            if owned.exam in self._saving or any(hold.saves and hold.is_about(owned.exam) for hold in self._holds):
+            if owned.exam in self._saving or self._is_held(owned.exam, saves=True):
                 self._waiting[key] = owned
                 owned.saving = True  # to others it is as if it were on its way
             else:
@@ -577,6 +579,10 @@ class Shell:
     def hold(self, hold: Hold) -> None:
         """Redis is back, perhaps without its memory: owners write back first. Until `restore` has done so, this holds."""
         self._holds.append(hold)
+
+    def _is_held(self, exam: ExamKey, *, saves: bool = False) -> bool:
+        """Whether claims of this exam's participants have to wait, or what is decided about it and them."""
+        return any((hold.saves or not saves) and hold.is_about(exam) for hold in self._holds)
 
     async def restore(self, hold: Hold, settled: Callable[[], Coroutine[None, None, None]]) -> None:
         """Redis may have come back without the last seconds, or empty: write back what it may have lost.
