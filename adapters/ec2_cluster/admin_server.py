@@ -133,6 +133,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._answer(200, text + "\n", "application/json")
         except _RefusedError as refused:
             self._answer(refused.status, str(refused) + "\n", "text/plain; charset=utf-8")
+        except OSError:
+            raise  # who asked went away
+        except Exception:
+            log.exception("a request on the admin port failed")
+            self._answer(500, "Internal Server Error: see the log\n", "text/plain; charset=utf-8")
 
     def _answer(self, status: int, text: str, kind: str) -> None:
         body = text.encode()

@@ -54,6 +54,8 @@ def workers(redis_url: str, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(found))
         return
+    if not found:
+        click.echo("no worker lives in this Redis", err=True)
     for one in found:
         state = one.state
         draining = " draining" if state.draining else ""
@@ -78,6 +80,8 @@ def exams(redis_url: str, school: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(found))
         return
+    if not found:
+        click.echo("no exam is open", err=True)
     for exam in found:
         counts = ", ".join(f"{count} {label}" for label, count in exam.labels.items())
         click.echo(f"{exam.school}  {exam.quiz_id}  {exam.state}  {exam.students} students: {counts or 'none'}")
@@ -200,6 +204,8 @@ def revocations(redis_url: str, school: str, as_json: bool, table: str, region: 
     if as_json:
         click.echo(msgspec.json.encode(found))
         return
+    if not found:
+        click.echo("nothing is revoked", err=True)
     for one in found:
         what = one.revocation
         until = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(one.until))

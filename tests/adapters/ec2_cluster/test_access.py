@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from deployments import ClusterDeployment
 from wire_clients import Dashboard, Page
 
-from adapters.ec2_cluster import access
+from adapters.ec2_cluster import access, admin_server
 from adapters.ec2_cluster.config import ClusterSettings
 from adapters.ec2_cluster.handshake import Accepted, Handshake, Refused
 from adapters.ec2_cluster.keys import REVOKED
@@ -142,6 +142,28 @@ async def test_an_lms_revokes_over_http(cluster: LocalCluster, exam: Mixed) -> N
     assert (await ask("DELETE", whose))[0] == 404
 
 
+def test_an_error_of_ours_on_the_admin_port_is_logged_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(admin_server.Revoking):
+        def answer(self, method: str, authorization: str, body: bytes) -> bytes:
+            raise LookupError("hunter2")
+
+    class Asked(admin_server._Handler):
+        revoking = Broken("redis://127.0.0.1:1", ADMIN_TOKEN)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Asked) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            with pytest.raises(urllib.error.HTTPError, match="500") as raised:
+                urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/revocations", timeout=10)
+            with raised.value as answer:
+                assert answer.read() == b"Internal Server Error: see the log\n"
+        finally:
+            server.shutdown()
+            serving.join()
+    assert "hunter2" in caplog.text
+
+
 async def test_an_exam_revoked_is_revoked_for_its_students_alone(cluster: LocalCluster, exam: Mixed) -> None:
     page, proctor = await exam.page("s1"), await exam.dashboard()
     await page.reported()
@@ -182,6 +204,7 @@ async def test_exams_and_workers_are_listed(cluster: LocalCluster, exam: Mixed) 
     assert len(workers) == 4
     assert {one["state"]["port"] for one in workers} == {ready.port for ready in cluster.ready}
     assert exam.quiz_id in (await admin(cluster, "exams", "--school", exam.school)).output
+    assert (await admin(cluster, "exams", "--school", "nowhere")).output == "no exam is open\n"
     assert "proctors" in (await admin(cluster, "workers")).output
 
 
