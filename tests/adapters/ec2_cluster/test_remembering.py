@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from adapters.ec2_cluster.broker import lacks
 from adapters.ec2_cluster.shell import Memory
 from core.events import CommandIssued
 from core.participant import ExamKey, ParticipantKey
@@ -46,3 +47,16 @@ def test_an_outage_of_a_minute_forgets_nothing_that_it_may_have_lost(goes_on: bo
     assert EXAM in memory.entries(160.0)
     memory.away_since = None
     assert remembered(memory, 170.0) == []
+
+
+@pytest.mark.parametrize(
+    ("lease", "is_waited_for"),
+    [
+        (b'{"pid":1,"written_back":["new","old"]}', False),
+        (b'{"pid":1,"written_back":["old"]}', True),
+        (b'{"pid":1}', False),  # an older release does not say
+        (b"1", False),
+    ],
+)
+def test_who_lives_and_has_not_written_back_to_this_server_is_waited_for(lease: bytes, is_waited_for: bool) -> None:
+    assert lacks(lease, frozenset(("new",))) == is_waited_for
