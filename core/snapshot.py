@@ -59,9 +59,9 @@ def view(p: Participant) -> View:
         p.question_total,
         p.score,
         p.away_count,
-        round(away, 3) if away else 0.0,
+        _thousandths(away) if away else 0.0,
         p.away_since,
-        round(offline, 3) if offline else 0.0,
+        _thousandths(offline) if offline else 0.0,
         p.offline_since,
         p.reconnects,
         p.time_start,
@@ -72,6 +72,11 @@ def view(p: Participant) -> View:
         p.flags,
         p.label_since,
     )
+
+
+def _thousandths(seconds: float) -> float:
+    """Three digits: `round` to as many takes seven times as long, and is much of the price of a view."""
+    return int(seconds * 1e3 + 0.5) / 1e3
 
 
 def newer(known: View | None, received: View) -> View:

@@ -364,7 +364,7 @@ class RedisBroker:
                 entries += map(journal.encode, save.entries)
             if not save.deadline_kept:
                 at = record.check_at if record.home == "ec2" else None  # else it is the other side's deadline
-                deadlines += ("" if at is None else at, keys.member(student_id))
+                deadlines += (b"" if at is None else _json.encode(at), keys.member(student_id))
             if save.inbox_decided is not None:
                 inboxes.append(keys.inbox(student_id))
                 decided += (keys.member(student_id), save.inbox_decided)

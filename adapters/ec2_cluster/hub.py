@@ -300,7 +300,7 @@ class Hub:
                 b',"participants":[',
                 views,
                 b'],"incidents":[],"server_time":',
-                messages.encode_value(round(self._now() * 1000, 3)),
+                messages.encode_value(messages.milliseconds(self._now())),
                 b"}}",
             )
         )
@@ -342,7 +342,7 @@ class Hub:
                 continue
             if groups not in encoded:
                 shown = (v for v in views if in_groups(v.group, groups))
-                server_time = round(self._now() * 1000, 3)
+                server_time = messages.milliseconds(self._now())
                 cut = pages(exam.quiz_id, snapshot_id, shown, incidents, server_time)
                 encoded[groups] = [messages.encode(page) for page in cut]
             for page in encoded[groups]:

@@ -473,8 +473,8 @@ class Shell:
         while self._timers and self._timers[0][0] <= now:
             at, key = heapq.heappop(self._timers)
             owned = self._owned.get(key)
-            if owned is not None and owned.record.home == HERE:
-                self._check(owned, at)
+            if owned is not None and owned.record.check_at == at and owned.record.home == HERE:
+                self._check(owned, at)  # any other is a stray: the record's deadline has moved
         return self._timers[0][0] if self._timers else None
 
     def _check(self, owned: _Owned, at: float) -> None:
@@ -811,7 +811,7 @@ def moved_frame(move: Move) -> bytes:
 
 def incidents_frame(effect: effects.PublishIncidents, now: float) -> bytes:
     """Incidents as they are published: an update without participants."""
-    data = messages.UpdateData(effect.exam.quiz_id, (), effect.incidents, round(now * 1000, 3))
+    data = messages.UpdateData(effect.exam.quiz_id, (), effect.incidents, messages.milliseconds(now))
     return _grouped("", encode(messages.Update(data)))
 
 

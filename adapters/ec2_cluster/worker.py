@@ -359,7 +359,7 @@ class Worker:
             )
             connection.send(messages.encode(messages.error_frame(error)))
             return
-        ack = messages.AckData(server_time=round(received_at * 1000, 3), command_id=command.command_id)
+        ack = messages.AckData(server_time=messages.milliseconds(received_at), command_id=command.command_id)
         connection.send(messages.encode(messages.Ack(ack)))
 
     def _refresh(self, connection: Connection, client: _Client, token: str, now: float) -> None:
@@ -368,7 +368,7 @@ class Worker:
         except TokenRejected as rejected:
             raise RemoteError("token_invalid", rejected.message, action="lmsQuizToken") from rejected
         client.source = Source(client.name, client.source.connected_at, fresh)
-        connection.send(messages.encode(messages.Ack(messages.AckData(server_time=round(now * 1000, 3)))))
+        connection.send(messages.encode(messages.Ack(messages.AckData(server_time=messages.milliseconds(now)))))
 
     def _answer_error(self, connection: Connection, client: _Client, error: RemoteError) -> None:
         client.errors += 1
