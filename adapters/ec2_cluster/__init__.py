@@ -4,6 +4,7 @@
 supervisor.py   the parent of an instance: sockets, workers, journal, Redis if wanted   config.py     its settings
 worker.py       one worker process: sockets in front, the shell behind                  access.py     keys, revocations
 shell.py        which participants it owns, what is decided, what is saved when         hub.py        what its proctors are shown
+owned.py  memory.py  frames.py     one of those; what Redis may lose; what is published beside views
 
 listener.py  handshake.py     who comes in                connection.py  one open socket, its limits
 transport_picows.py  transport_websockets.py              frames, by either library

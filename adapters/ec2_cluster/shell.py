@@ -14,14 +14,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
-import math
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from typing import NamedTuple, Protocol, assert_never
 
 from msgspec.structs import replace
 
 from adapters.ec2_cluster.broker import Broker, Claimed, Save, Waiting
+from adapters.ec2_cluster.frames import grouped, incidents_frame, status_frames
+from adapters.ec2_cluster.memory import Memory
+from adapters.ec2_cluster.owned import Batch, Owned
 from adapters.ec2_cluster.redis_client import RedisError, RedisUnavailable
 from core import effects, messages
 from core.decide import decide
@@ -36,11 +38,9 @@ from core.events import (
     StatusReported,
 )
 from core.exam import Exam, new_exam
-from core.journal import Entry
-from core.messages import CommandOutcome, encode, encode_value
+from core.messages import encode
 from core.migration import Move, handed_over, speaks_protocol
 from core.participant import ExamKey, Home, Participant, ParticipantKey, new_participant
-from core.snapshot import view
 
 HERE: Home = "ec2"
 OTHER_SIDE: Home = "lambda"
@@ -49,8 +49,6 @@ RETENTION_SECONDS = 86_400
 _MAX_WAITING = 256
 _EXAM_ATTEMPTS = 8
 _EVERYONE_CHUNK = 200
-_REMEMBERED_SECONDS = 10.0
-_REMEMBERED = 50_000
 
 
 class Sockets(Protocol):
@@ -68,51 +66,6 @@ class Hold(NamedTuple):
 
     is_about: Callable[[ExamKey], bool]
     saves: bool
-
-
-class _Owned:
-    """A participant that this worker owns, and what has been decided since the last save."""
-
-    __slots__ = (
-        "after_save",
-        "deadline_kept",
-        "entries",
-        "epoch",
-        "events",
-        "exam",
-        "frames",
-        "inbox_decided",
-        "inbox_emptied",
-        "key",
-        "nudged",
-        "page_came",
-        "publish",
-        "reading_inbox",
-        "record",
-        "saved",
-        "saving",
-        "statuses",
-    )
-
-    def __init__(self, key: ParticipantKey, record: Participant, epoch: int) -> None:
-        self.key = key
-        self.exam = key.exam
-        self.record = record
-        self.saved = record  # as Redis has it, or had it: what is acknowledged is in it
-        self.epoch = epoch
-        self.deadline_kept = False  # Redis is known to have the record's deadline
-        self.events: list[ParticipantEvent] = []
-        self.entries: list[Entry] = []
-        self.after_save: list[effects.Send | effects.Close | effects.Ack | effects.Forward] = []
-        self.frames: list[bytes] = []
-        self.statuses: list[effects.PublishCommandStatus] = []
-        self.publish = False
-        self.inbox_decided = 0
-        self.inbox_emptied = 0  # up to this number Redis has taken events off
-        self.reading_inbox = False
-        self.nudged = False  # while reading: what the nudge was about may have come too late for that
-        self.saving = False
-        self.page_came = False  # a page has connected here since the last save; if that is refused, own it again
 
 
 class Shell:
@@ -135,14 +88,14 @@ class Shell:
         self._now = now
         self._spawn = spawn
         self._wake = wake
-        self._owned: dict[ParticipantKey, _Owned] = {}
+        self._owned: dict[ParticipantKey, Owned] = {}
         self._of_exam: defaultdict[ExamKey, set[ParticipantKey]] = defaultdict(set)
         self._claiming: dict[ParticipantKey, list[ParticipantEvent]] = {}
-        self._dirty: dict[ParticipantKey, _Owned] = {}
+        self._dirty: dict[ParticipantKey, Owned] = {}
         self._timers: list[tuple[float, ParticipantKey]] = []
         self._flushing = 0
         self._saving: set[ExamKey] = set()
-        self._waiting: dict[ParticipantKey, _Owned] = {}
+        self._waiting: dict[ParticipantKey, Owned] = {}
         self._not_saved: set[ExamKey] = set()
         self._passing: dict[ParticipantKey, list[ParticipantEvent]] = {}
         self._pausing: list[asyncio.Future[None]] = []
@@ -202,7 +155,7 @@ class Shell:
                 effects.PublishCommandStatus(key.exam, event.command_id, key.student_id, "refused", "not in this exam")
                 for key in unknown
             ]
-            await self._broker.publish(unknown[0].exam, _status_frames(statuses))
+            await self._broker.publish(unknown[0].exam, status_frames(statuses))
 
     async def exam_event(self, key: ExamKey, event: ExamEvent) -> None:
         """Decide an event of the exam, save it and see to what follows. When this returns it is kept."""
@@ -301,7 +254,7 @@ class Shell:
         self._dirty[key] = owned
 
     def _own(self, key: ParticipantKey, claimed: Claimed, orphaned: bool) -> None:
-        owned = _Owned(key, claimed.record or new_participant(key, HERE), claimed.epoch)
+        owned = Owned(key, claimed.record or new_participant(key, HERE), claimed.epoch)
         self._owned[key] = owned
         self._of_exam[key.exam].add(key)
         if owned.record.check_at is not None:
@@ -382,7 +335,7 @@ class Shell:
             if not paused.done():
                 paused.set_result(None)
 
-    async def _read_inbox(self, key: ParticipantKey, owned: _Owned) -> None:
+    async def _read_inbox(self, key: ParticipantKey, owned: Owned) -> None:
         try:
             waiting = await self._broker.inbox(key)
         except RedisError:
@@ -395,13 +348,13 @@ class Shell:
                 owned.nudged = False
                 self.nudge(key)
 
-    def _decide_waiting(self, owned: _Owned, waiting: Iterable[Waiting]) -> None:
+    def _decide_waiting(self, owned: Owned, waiting: Iterable[Waiting]) -> None:
         for number, event in waiting:
             if number > owned.inbox_decided:
                 owned.inbox_decided = number
                 self._decide(owned, event, from_inbox=True)
 
-    def _drop(self, key: ParticipantKey, owned: _Owned) -> None:
+    def _drop(self, key: ParticipantKey, owned: Owned) -> None:
         """Another worker is the owner."""
         if self._owned.get(key) is owned:
             del self._owned[key]
@@ -411,7 +364,7 @@ class Shell:
 
     # --- deciding ---
 
-    def _decide(self, owned: _Owned, event: ParticipantEvent, *, from_inbox: bool = False) -> None:
+    def _decide(self, owned: Owned, event: ParticipantEvent, *, from_inbox: bool = False) -> None:
         before = owned.record
         decision = decide(before, event, self.exams[owned.exam], self._now())
         after = owned.record = decision.participant
@@ -428,7 +381,7 @@ class Shell:
                 case SetDeadline():
                     heapq.heappush(self._timers, (effect.at, effect.key))  # and in Redis, by the save
                 case PublishMessage():
-                    owned.frames.append(_grouped(effect.group, encode(effect.frame)))
+                    owned.frames.append(grouped(effect.group, encode(effect.frame)))
                 case PublishCommandStatus():
                     owned.statuses.append(effect)
                 case _:
@@ -477,7 +430,7 @@ class Shell:
                 self._check(owned, at)  # any other is a stray: the record's deadline has moved
         return self._timers[0][0] if self._timers else None
 
-    def _check(self, owned: _Owned, at: float) -> None:
+    def _check(self, owned: Owned, at: float) -> None:
         self._decide(owned, DeadlineReached(received_at=max(at, self._now()), at=at))
 
     # --- saving ---
@@ -494,7 +447,7 @@ class Shell:
         if node_of is None and not self._holds:
             await self._flush_part(dirty)
             return
-        parts: defaultdict[Hashable, dict[ParticipantKey, _Owned]] = defaultdict(dict)
+        parts: defaultdict[Hashable, dict[ParticipantKey, Owned]] = defaultdict(dict)
         for key, owned in dirty.items():
             if owned.exam in self._saving or self._is_held(owned.exam, saves=True):
                 self._waiting[key] = owned
@@ -506,7 +459,7 @@ class Shell:
         elif parts:
             await asyncio.gather(*map(self._flush_part, parts.values()))
 
-    async def _flush_part(self, dirty: dict[ParticipantKey, _Owned]) -> None:
+    async def _flush_part(self, dirty: dict[ParticipantKey, Owned]) -> None:
         apart = set() if self._broker.node_of is None else {owned.exam for owned in dirty.values()}
         self._flushing += 1
         self._saving |= apart
@@ -528,10 +481,10 @@ class Shell:
                 owned.saving = False
                 self._dirty[key] = owned
 
-    async def _flush(self, dirty: dict[ParticipantKey, _Owned]) -> None:
-        batches: dict[ExamKey, list[_Batch]] = {}
+    async def _flush(self, dirty: dict[ParticipantKey, Owned]) -> None:
+        batches: dict[ExamKey, list[Batch]] = {}
         for owned in dirty.values():
-            batches.setdefault(owned.exam, []).append(_Batch(owned))
+            batches.setdefault(owned.exam, []).append(Batch(owned))
         results: dict[ExamKey, list[bool]] = {}
         with contextlib.suppress(RedisError):
             results = await self._broker.save(
@@ -559,7 +512,7 @@ class Shell:
                     owned.events = [*batch.events, *owned.events]
                     self._refused(owned)
 
-    def _refused(self, owned: _Owned) -> None:
+    def _refused(self, owned: Owned) -> None:
         """Another worker is the owner: the events since the last save go there, or are decided here under a new claim."""
         self._drop(owned.key, owned)
         lost, owned.events = owned.events, []
@@ -619,7 +572,7 @@ class Shell:
         be saved. So what has been decided since waits, here and elsewhere, until all have written back; one who is refused
         then is no owner.
         """
-        found: defaultdict[ExamKey, list[_Owned]] = defaultdict(list)
+        found: defaultdict[ExamKey, list[Owned]] = defaultdict(list)
         for owned in self._owned.values():
             if hold.is_about(owned.exam):
                 found[owned.exam].append(owned)
@@ -644,7 +597,7 @@ class Shell:
         for owned in self._owned.values():
             self._save_again(owned)
 
-    def _save_again(self, owned: _Owned) -> None:
+    def _save_again(self, owned: Owned) -> None:
         """Save and publish it, changed or not."""
         owned.publish = True
         owned.deadline_kept, owned.inbox_emptied = False, 0
@@ -685,134 +638,6 @@ class Shell:
         return not (self._dirty or self._waiting or self._flushing or self._claiming)
 
 
-class Memory:
-    """What Redis has confirmed and might still lose: entries that the journal has not carried on, commands just accepted.
-
-    Bounded in time and number. Entries that the journal process is known not to have carried are kept for longer, see `behind`.
-    """
-
-    def __init__(self) -> None:
-        self.behind: float | None = None
-        """The time of the oldest entry that has not been carried, as far as anybody knows."""
-        self.away_since: float | None = None
-        """Since when Redis, or one of its nodes, has been away: an outage must not outlast what it may have lost."""
-        self._entries: deque[tuple[float, ExamKey, Sequence[Entry]]] = deque(maxlen=_REMEMBERED)
-        self._commands: deque[tuple[float, ParticipantKey, CommandIssued]] = deque(maxlen=_REMEMBERED)
-
-    def keep_entries(self, now: float, exam: ExamKey, entries: Sequence[Entry]) -> None:
-        """Entries that were saved just now."""
-        self._entries.append((now, exam, entries))
-        self._forget(now)
-
-    def keep_command(self, now: float, key: ParticipantKey, command: CommandIssued) -> None:
-        """A command that was appended just now."""
-        self._commands.append((now, key, command))
-        self._forget(now)
-
-    def entries(self, now: float) -> dict[ExamKey, list[Entry]]:
-        """All that are kept, by exam."""
-        self._forget(now)
-        found: dict[ExamKey, list[Entry]] = {}
-        for _, exam, entries in self._entries:
-            found.setdefault(exam, []).extend(entries)
-        return found
-
-    def commands(self, now: float) -> list[tuple[ParticipantKey, CommandIssued]]:
-        """All that are kept, oldest first."""
-        self._forget(now)
-        return [(key, command) for _, key, command in self._commands]
-
-    def _forget(self, now: float) -> None:
-        horizon = (now if self.away_since is None else min(now, self.away_since)) - _REMEMBERED_SECONDS
-        while self._commands and self._commands[0][0] < horizon:
-            self._commands.popleft()
-        if self.behind is not None:
-            horizon = min(horizon, self.behind - _REMEMBERED_SECONDS)
-        while self._entries and self._entries[0][0] < horizon:
-            self._entries.popleft()
-
-
-class _Batch:
-    """One participant in a flush: what goes into the save, taken off the owned copy so that the next events start anew."""
-
-    __slots__ = ("after_save", "entries", "events", "frames", "owned", "publish", "save", "statuses")
-
-    def __init__(self, owned: _Owned) -> None:
-        self.owned = owned
-        self.events, owned.events = owned.events, []
-        self.after_save, owned.after_save = owned.after_save, []
-        self.entries, owned.entries = owned.entries, []
-        self.frames, owned.frames = owned.frames, []
-        self.statuses, owned.statuses = owned.statuses, []
-        self.publish, owned.publish = owned.publish, False
-        owned.saving = True
-        record = owned.record
-        self.save = Save(
-            record,
-            owned.epoch,
-            encode_value(view(record)) if self.publish else None,
-            [*self.frames, *_status_frames(self.statuses)] if self.statuses else self.frames,
-            self.entries,
-            owned.inbox_decided if owned.inbox_decided > owned.inbox_emptied else None,
-            owned.deadline_kept,
-            self.events[0].received_at if self.events else math.inf,
-        )
-
-    def kept(self) -> None:
-        """Known to be saved."""
-        owned = self.owned
-        owned.saving = owned.page_came = False
-        owned.saved = self.save.record
-        owned.inbox_emptied = self.save.inbox_decided or owned.inbox_emptied
-        if owned.record.check_at == self.save.record.check_at:
-            owned.deadline_kept = True
-
-    def put_back(self) -> None:
-        """Not known to be saved: everything goes into the next one."""
-        owned = self.owned
-        owned.saving = owned.deadline_kept = False
-        owned.events = [*self.events, *owned.events]
-        owned.entries = [*self.entries, *owned.entries]
-        owned.after_save = [*self.after_save, *owned.after_save]
-        owned.frames = [*self.frames, *owned.frames]
-        owned.statuses = [*self.statuses, *owned.statuses]
-        owned.publish = owned.publish or self.publish
-
-
-def _grouped(group: str, frame: bytes) -> bytes:
-    """A frame as it is published: its group, for proctors who watch only some, then the frame. Neither holds a line break."""
-    return encode_value(group) + b"\t" + frame
-
-
-def _status_frames(statuses: Sequence[effects.PublishCommandStatus]) -> list[bytes]:
-    """One status frame a command, however many students it went to. It is for all proctors of the exam."""
-    by_command: defaultdict[tuple[ExamKey, str], dict[str, tuple[CommandOutcome, str]]] = defaultdict(dict)
-    for status in statuses:
-        by_command[status.exam, status.command_id][status.student_id] = (status.outcome, status.reason)
-    frames = []
-    for (exam, command_id), students in by_command.items():
-        counts: defaultdict[str, int] = defaultdict(int)
-        for outcome, _ in students.values():
-            counts[outcome] += 1
-        data = messages.CommandStatusData(
-            command_id,
-            exam.quiz_id,
-            dict(counts),
-            {student: f"{outcome}: {reason}" if reason else outcome for student, (outcome, reason) in students.items()},
-        )
-        frames.append(_grouped("", encode(messages.CommandStatus(data))))
-    return frames
-
-
 def moved_frame(move: Move) -> bytes:
     """Sends a page to the other side."""
     return encode(messages.Reconnect(messages.ReconnectData(0, "moved", move.url(OTHER_SIDE))))
-
-
-def incidents_frame(effect: effects.PublishIncidents, now: float) -> bytes:
-    """Incidents as they are published: an update without participants."""
-    data = messages.UpdateData(effect.exam.quiz_id, (), effect.incidents, messages.milliseconds(now))
-    return _grouped("", encode(messages.Update(data)))
-
-
-__all__ = ["HERE", "OTHER_SIDE", "Hold", "Shell", "Sockets", "incidents_frame", "moved_frame"]

@@ -16,7 +16,8 @@ from sim_move import run_move
 from sim_runs import all_violations, first_violation, run_cluster, run_lambda
 from sim_world import Crashed, Loop, Process, World
 
-from adapters.ec2_cluster.shell import Shell, _Owned
+from adapters.ec2_cluster.owned import Owned
+from adapters.ec2_cluster.shell import Shell
 from core.participant import ParticipantKey, new_participant
 
 SEEDS = 1_000
@@ -70,7 +71,7 @@ def test_a_refused_save_of_a_former_claim_does_not_release_the_acks_of_a_newer_o
     run_move(824)  # met it once; by now such a claim is rare, so the step itself is looked at too
     key = ParticipantKey("school", "quiz", "ann")
     shell: Any = Shell("w1", *[None] * 5)  # type: ignore[arg-type]  # none of them has a part in it
-    former, newer = (_Owned(key, new_participant(key, "ec2"), epoch) for epoch in (1, 2))
+    former, newer = (Owned(key, new_participant(key, "ec2"), epoch) for epoch in (1, 2))
     shell._owned[key] = shell._dirty[key] = newer
     shell._drop(key, former)
     assert (shell._owned, shell._dirty) == ({key: newer}, {key: newer})

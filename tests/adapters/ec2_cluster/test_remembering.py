@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adapters.ec2_cluster.broker import lacks
-from adapters.ec2_cluster.shell import Memory
+from adapters.ec2_cluster.memory import Memory
 from core.events import CommandIssued
 from core.participant import ExamKey, ParticipantKey
 
