@@ -135,7 +135,7 @@ class _Run:
         plan, pairs = self.plan, []
         for _ in range(plan.pairs):
             found = await self.measure(plan.base)
-            pairs.append((found, await self._bare(plan.base)))
+            pairs.append((found, await measure_bare(plan.base, _SERVERS, plan.warm_seconds / 2, plan.seconds)))
         middle = sorted(pairs, key=lambda pair: pair[0].total_us)[len(pairs) // 2][0]
         bare = statistics.median(bare for _, bare in pairs)
         ratio = statistics.median(found.total_us / bare for found, bare in pairs)
@@ -146,10 +146,6 @@ class _Run:
         self.ask("  a bare picows server that decodes and acks", bare, "us")
         self.ask("  times the bare server", ratio, "", most=1.6)
         return middle, bare
-
-    async def _bare(self, shape: Shape) -> float:
-        """Microseconds a report of the bare server under this load."""
-        return await measure_bare(shape, _SERVERS, self.plan.warm_seconds / 2, self.plan.seconds)
 
     async def most_held(self) -> None:
         """The highest rate that is held."""
@@ -176,9 +172,6 @@ class _Run:
         at = f"at {slow.rate:,}/s"
         many = replace(slow, students=plan.many)
         await self._growth(f"CPU a report, {slow.students:,} -> {many.students:,} students {at}", slow, many)
-        ratios = [await self._bare(many) / await self._bare(slow) for _ in range(plan.pairs)]
-        # What no server can help: more sockets than the processor's caches hold.
-        self.ask("  of the bare server, likewise", (statistics.median(ratios) - 1) * 100, "%")
         one, several = replace(slow, workers=plan.spread), replace(slow, instances=plan.spread, workers=1)
         await self._growth(f"CPU a report, 1 x {plan.spread} -> {plan.spread} x 1 workers {at}", one, several)
 
