@@ -37,7 +37,7 @@ def bench_command(
 
     Prints each figure beside what is asked of it: processor time a report and where it goes, the rate that is held, whether a
     report costs more with more students or instances, memory, a large school, a connect storm. The servers get one core and the
-    load another, so close what else runs; trust ratios, absolute figures belong to the machine. Takes about 20 minutes; the exit
+    load another, so close what else runs; trust ratios, absolute figures belong to the machine. Takes about 11 minutes; the exit
     code is 1 if a figure fails.
 
     \b
