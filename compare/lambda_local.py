@@ -57,7 +57,7 @@ class LocalOptions(Struct, frozen=True):
 
 
 async def serve(options: LocalOptions, tell: Callable[[Served], None]) -> None:
-    """Run until cancelled, or ended by SIGTERM; `tell` is called when clients can come.
+    """Run until SIGINT or SIGTERM; `tell` is called when clients can come.
 
     Raises StackError, MiniStackError, ConfigError, or OSError if a port is taken.
     """
@@ -75,6 +75,10 @@ async def serve(options: LocalOptions, tell: Callable[[Served], None]) -> None:
                 kid, key = next(iter(config.token_keys(secret).items()))
                 return f"{http_url}/{page}#{urlencode({'token': issue(who, key, kid), 'url': stack.websocket_url})}"
 
+            loop, ended = asyncio.get_running_loop(), asyncio.Event()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                # by the loop, which such a signal wakes up: one that came just before it began to wait could be missed
+                loop.add_signal_handler(number, ended.set)
             tell(
                 Served(
                     stack.websocket_url,
@@ -88,7 +92,9 @@ async def serve(options: LocalOptions, tell: Callable[[Served], None]) -> None:
                     options.quiz_id,
                 )
             )
-            await asyncio.Event().wait()
+            await ended.wait()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)  # who asks again does not want to wait
 
 
 @contextlib.contextmanager

@@ -67,7 +67,7 @@ def test_pages_sockets_and_tokens_work_and_ctrl_c_ends_all() -> None:
             started = descendants(process.pid)
             assert len(started) > 2
             process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 0
+            assert process.wait(10) == 0
             assert not [pid for pid in started if (Path("/proc") / str(pid)).exists()]
             assert process.stderr is not None
             assert process.stderr.read() == ""
