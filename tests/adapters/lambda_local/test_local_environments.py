@@ -278,8 +278,8 @@ async def test_a_frozen_environment_does_nothing_between_invocations(toy):
     local = await toy(functions={"message": function("message", freeze=True)})
     async with local.connect() as socket:
         child = (await ask(socket, spawn=True))["spawned"]
-        await until(lambda: stopped(child))
-        assert stopped(local.gateway.environment_pids["message"][0])
+        # Both are told at once; each stops when the kernel runs it next, in either order.
+        await until(lambda: stopped(child) and stopped(local.gateway.environment_pids["message"][0]))
         await socket.send(say(sleep=0.3))
         await until(lambda: not stopped(child))
         assert "event" in json.loads(await socket.recv())
