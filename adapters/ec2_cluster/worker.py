@@ -91,8 +91,8 @@ class Worker:
         self._losses = 0
         self.broker = RedisBroker(settings.redis_url, worker, self.clock, self._redis_connected, self._redis_lost)
         self.shell = Shell(worker, self.broker, self, self.clock.now, self._spawn, self._wake)
-        # Several workers' publications of one tick come at any time of it: half a tick joins most, and delays none by a whole one.
-        self.hub = Hub(self.broker, self.clock.now, self._spawn, settings.tick_seconds / 2)
+        # Publications of one save come together, those of other workers at any time of the tick: a longer wait joins few more.
+        self.hub = Hub(self.broker, self.clock.now, self._spawn, settings.tick_seconds / 4)
         self.subscriber = self.broker.subscriber(self._published, self._gap)
         self.hub.subscriber = self.subscriber
         self.listener: Listener | None = None
