@@ -177,12 +177,11 @@ def _goes_on(record: Participant, event: StatusReported, exam: Exam, now: float)
         check_at=following,
         **news,
     )
-    key = after.key
     wanted: tuple[effects.ParticipantEffect, ...] = ()
     if following != check_at:
-        wanted = (effects.SetDeadline(key, following),)
+        wanted = (effects.SetDeadline(after.key, following),)
     if news:
-        wanted = (*wanted, effects.PublishView(key, after.group))
+        wanted = (*wanted, effects.PublishView())
     if seq is not None:
         wanted = (*wanted, effects.Ack(connection, m.Ack(m.AckData(m.milliseconds(at), seq))))
     return Decision(after, (), wanted)
@@ -217,7 +216,7 @@ def _status_reported(draft: _Draft, event: StatusReported) -> None:
         if report.attempt_state == "submitted":
             _step(draft, "submit")  # safe in any order: nothing but a new attempt follows a submission
         if report.seq == session.seq:  # its ack never came: whoever saved it may have died before proctors were told
-            draft.effects.append(effects.PublishView(draft.after.key, draft.after.group))
+            draft.effects.append(effects.PublishView())
     else:
         _apply(draft, event, session)
     if joining:
@@ -649,7 +648,7 @@ def _settle(draft: _Draft) -> Decision:
     if check_at is not None and check_at != before.check_at:
         wanted.append(effects.SetDeadline(after.key, check_at))
     if label_changed or visible(before) != visible(after):
-        wanted.append(effects.PublishView(after.key, after.group))
+        wanted.append(effects.PublishView())
     wanted += draft.effects
     wanted += draft.closing
     entries = [
@@ -752,9 +751,10 @@ def _following(check_at: float, due: float, exam: Exam, now: float) -> float:
 
 def _times_out_at(record: Participant, exam: Exam) -> float | None:
     """When an attempt that is still running is over."""
-    if record.lifecycle not in RUNNING or record.time_end is None:
+    end = record.time_end
+    if end is None or record.lifecycle not in RUNNING:
         return None
-    return record.time_end + exam.policy.time_out_after_seconds
+    return end + exam.policy.time_out_after_seconds
 
 
 def _step(draft: _Draft, event: LifecycleEvent) -> None:

@@ -27,9 +27,6 @@ class SetDeadline(Struct, frozen=True):
 class PublishView(Struct, frozen=True, gc=False):
     """Show the participant's view, as saved, to the exam's proctors. Coalescible: the latest one wins."""
 
-    key: ParticipantKey
-    group: str
-
 
 class PublishMessage(Struct, frozen=True):
     """Show a student's words to the exam's proctors."""

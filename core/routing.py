@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from core import effects, events, messages
 from core.errors import Forbidden, Malformed
@@ -19,11 +20,20 @@ _REPORT = "lmsQuizMonitoringStudent"
 
 
 class Source(Struct, frozen=True):
-    """The connection that a frame came on, and its bearer. `connected_at` is epoch seconds."""
+    """The connection that a frame came on, and its bearer. `connected_at` is epoch seconds.
+
+    `participant`, of a student's, is made here: once, and not for each frame.
+    """
 
     connection: str
     connected_at: float
     principal: Principal
+    participant: ParticipantKey | None = None
+
+    def __post_init__(self) -> None:
+        """Fill in what follows from the others."""
+        if self.principal.role == "student":
+            force_setattr(self, "participant", self.principal.participant)
 
 
 class CommandToSome(Struct, frozen=True):
@@ -95,15 +105,14 @@ def refreshed(known: Principal, fresh: Principal) -> Principal:
 
 def _report(report: messages.Report, source: Source, received_at: float) -> events.Addressed:
     """A status report, checked against the token."""
-    principal = source.principal
-    if principal.role != "student":
+    principal, key = source.principal, source.participant
+    if key is None:
         raise _refused(report, "only a student reports status; this token is a proctor's")
     # Ids may come as numbers.
     if report.student_id != principal.subject and str(report.student_id) != principal.subject:
         raise _refused(report, "data.student_id is not the token's")
     if report.quiz_attempt_id != principal.attempt_id and str(report.quiz_attempt_id) != principal.attempt_id:
         raise _refused(report, "data.quiz_attempt_id is not the token's")
-    key = principal.participant
     if report.quiz_id != key.quiz_id and str(report.quiz_id) != key.quiz_id:
         raise _refused(report, "data.quiz_id is not the token's")
     start, end = report.time_start, report.time_end
@@ -140,9 +149,9 @@ def _seq_of(report: messages.Report) -> dict[str, int | str]:
 
 def _student(source: Source, action: str) -> ParticipantKey:
     """The participant of a student's connection."""
-    if source.principal.role != "student":
+    if source.participant is None:
         raise Forbidden("only a student's page sends this; the token is a proctor's", action=action)
-    return source.principal.participant
+    return source.participant
 
 
 def _words(text: messages.StudentText, source: Source, received_at: float) -> events.Addressed:

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from adapters.ec2_cluster.broker import Broker, Claimed, Save, Waiting
 from adapters.ec2_cluster.frames import grouped, incidents_frame, status_frames
 from adapters.ec2_cluster.memory import Memory
-from adapters.ec2_cluster.owned import Batch, Owned
+from adapters.ec2_cluster.owned import AfterSave, Batch, Owned, Pending, taken
 from adapters.ec2_cluster.redis_client import RedisError, RedisUnavailable
 from core import effects, messages
 from core.decide import decide
@@ -365,48 +365,48 @@ class Shell:
     # --- deciding ---
 
     def _decide(self, owned: Owned, event: ParticipantEvent, *, from_inbox: bool = False) -> None:
-        before = owned.record
+        before, pending = owned.record, owned.pending
         decision = decide(before, event, self.exams[owned.exam], self._now())
         after = owned.record = decision.participant
         if after.check_at != before.check_at:
             owned.deadline_kept = False
         if decision.entries:
-            owned.entries += decision.entries
+            pending.entries += decision.entries
         for effect in decision.effects:
             match effect:
                 case PublishView():
-                    owned.publish = True
+                    pending.publish = True
                 case Ack() | Send() | Close() | Forward():
-                    owned.after_save.append(effect)
+                    pending.after_save += (effect,)
                 case SetDeadline():
-                    heapq.heappush(self._timers, (effect.at, effect.key))  # and in Redis, by the save
+                    heapq.heappush(self._timers, (effect.at, owned.key))  # and in Redis, by the save
                 case PublishMessage():
-                    owned.frames.append(grouped(effect.group, encode(effect.frame)))
+                    pending.frames += (grouped(effect.group, encode(effect.frame)),)
                 case PublishCommandStatus():
-                    owned.statuses.append(effect)
+                    pending.statuses += (effect,)
                 case _:
                     assert_never(effect)
         if after is before and not (from_inbox or owned.saving or owned.key in self._dirty):
-            performing, owned.after_save = owned.after_save, []
-            self._perform(owned.key, performing)
+            performing, pending.after_save = pending.after_save, ()
+            self._perform(owned.exam, performing)
             return
         if not from_inbox:
-            owned.events.append(event)
+            pending.events += (event,)
         if not self._dirty:
             self._wake()
         self._dirty[owned.key] = owned
 
-    def _perform(self, key: ParticipantKey, performing: Iterable[effects.ParticipantEffect]) -> None:
+    def _perform(self, exam: ExamKey, performing: Iterable[AfterSave]) -> None:
         for effect in performing:
             match effect:
                 case Ack() | Send():
-                    self._sockets.send(key.exam, effect.connection, encode(effect.frame))
+                    self._sockets.send(exam, effect.connection, encode(effect.frame))
                 case Close():
-                    self._sockets.close(key.exam, effect.connection, effect.code, effect.reason)
+                    self._sockets.close(exam, effect.connection, effect.code, effect.reason)
                 case Forward():
                     self._spawn(self._forward(effect))
                 case _:
-                    raise AssertionError(f"{effect} is not performed after the save")
+                    assert_never(effect)
 
     async def _forward(self, effect: effects.Forward) -> None:
         try:
@@ -484,7 +484,7 @@ class Shell:
     async def _flush(self, dirty: dict[ParticipantKey, Owned]) -> None:
         batches: dict[ExamKey, list[Batch]] = {}
         for owned in dirty.values():
-            batches.setdefault(owned.exam, []).append(Batch(owned))
+            batches.setdefault(owned.exam, []).append(taken(owned))
         results: dict[ExamKey, list[bool]] = {}
         with contextlib.suppress(RedisError):
             results = await self._broker.save(
@@ -505,17 +505,18 @@ class Shell:
                 owned = batch.owned
                 if saved:
                     batch.kept()
-                    if batch.entries:
-                        self.memory.keep_entries(self._now(), exam, batch.entries)
-                    self._perform(owned.key, batch.after_save)
+                    pending = batch.pending
+                    if pending.entries:
+                        self.memory.keep_entries(self._now(), exam, pending.entries)
+                    self._perform(exam, pending.after_save)
                 else:
-                    owned.events = [*batch.events, *owned.events]
+                    batch.put_back()
                     self._refused(owned)
 
     def _refused(self, owned: Owned) -> None:
         """Another worker is the owner: the events since the last save go there, or are decided here under a new claim."""
         self._drop(owned.key, owned)
-        lost, owned.events = owned.events, []
+        lost, owned.pending = owned.pending.events, Pending()
         if owned.page_came:
             for event in lost:
                 self.handle(owned.key, event, claim=True)
@@ -599,7 +600,7 @@ class Shell:
 
     def _save_again(self, owned: Owned) -> None:
         """Save and publish it, changed or not."""
-        owned.publish = True
+        owned.pending.publish = True
         owned.deadline_kept, owned.inbox_emptied = False, 0
         if not self._dirty:
             self._wake()

@@ -188,11 +188,11 @@ class ReferenceServer:
             self.victim = key.student_id
             self._entries.append(decision.entries[0])
         for effect in decision.effects:
-            await self._perform(effect)
+            await self._perform(key, effect)
         if isinstance(event, CommandIssued) and self.fault == "command twice":
             for effect in decision.effects:
                 if isinstance(effect, e.Send):
-                    await self._perform(effect)
+                    await self._perform(key, effect)
 
     def _forgets(self, entry: Entry) -> bool:
         if self.fault == "journal gap" and entry.kind == "label" and entry.after == "away" and not self.victim:
@@ -211,10 +211,10 @@ class ReferenceServer:
         timer = asyncio.get_running_loop().call_later(max(0.0, deadline.at - time.time()), due)
         self._timers.add(timer)
 
-    async def _perform(self, effect: e.Effect) -> None:
+    async def _perform(self, key: ParticipantKey, effect: e.Effect) -> None:
         match effect:
             case e.PublishView():
-                await self._publish_view(effect.key)
+                await self._publish_view(key)
             case e.PublishMessage():
                 await self._publish(effect.exam, effect.frame)
             case e.PublishCommandStatus():

@@ -155,8 +155,8 @@ def test_an_update_is_published_when_something_visible_changed_and_only_then():
     story = joined(seq=1)
     assert of(story(heartbeat(1)).effects, fx.PublishView) == []
     assert of(story(report(2, seq=2)).effects, fx.PublishView) == []
-    assert of(story(report(3, seq=3, question_answered=1)).effects, fx.PublishView) == [fx.PublishView(KEY, "")]
-    assert of(story(lost(4)).effects, fx.PublishView) == [fx.PublishView(KEY, "")]
+    assert of(story(report(3, seq=3, question_answered=1)).effects, fx.PublishView) == [fx.PublishView()]
+    assert of(story(lost(4)).effects, fx.PublishView) == [fx.PublishView()]
 
 
 ELSEWHERE = replace(NOBODY, home="lambda", lifecycle="in_progress")

@@ -88,7 +88,7 @@ def test_a_line_for_who_has_joined_becomes_an_event_if_it_says_anything_new():
     assert event == regrouped(5, group="R2")
     decision = story(event)
     assert (story.record.group, story.record.student_name) == ("R2", "Budi")
-    assert of(decision.effects, fx.PublishView) == [fx.PublishView(KEY, "R2")]
+    assert of(decision.effects, fx.PublishView) == [fx.PublishView()]
     (entry,) = decision.entries
     assert (entry.kind, entry.cause, entry.before, entry.after, entry.actor) == ("roster", "group", "", "R2", "api")
 

@@ -147,10 +147,11 @@ _flush = cluster_shell.Shell._flush
 
 
 async def _flush_after_acks(shell: cluster_shell.Shell, dirty: dict) -> None:
-    for key, owned in dirty.items():
-        acks = [effect for effect in owned.after_save if isinstance(effect, effects.Ack)]
-        owned.after_save = [effect for effect in owned.after_save if not isinstance(effect, effects.Ack)]
-        shell._perform(key, acks)
+    for owned in dirty.values():
+        pending = owned.pending
+        acks = [effect for effect in pending.after_save if isinstance(effect, effects.Ack)]
+        pending.after_save = tuple(effect for effect in pending.after_save if not isinstance(effect, effects.Ack))
+        shell._perform(owned.exam, acks)
     await _flush(shell, dirty)
 
 
