@@ -271,10 +271,15 @@ class _Front(asyncio.Protocol):
         self._counted = False
         self._peer = ""
         self._timer: asyncio.TimerHandle | None = None
+        if listener.settings.tls is not None:
+            # A handshake of TLS that fails tells nobody: whoever has no connection when its time is over has failed.
+            seconds = listener.settings.handshake_seconds + _LINGER_SECONDS
+            self._timer = listener._loop.call_later(seconds, self._without_tls)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         listener = self._listener
+        self._stop_timer()
         self._timer = listener._loop.call_later(listener.settings.handshake_seconds, self._timed_out)
         self._peer = _host(transport.get_extra_info("peername"))
         if len(listener._fronts) >= listener.settings.max_handshakes:
@@ -364,6 +369,9 @@ class _Front(asyncio.Protocol):
             self._timer = self._listener._loop.call_later(_LINGER_SECONDS, self.abort)
         else:
             self._transport.close()
+
+    def _without_tls(self) -> None:
+        self._listener.counters["refused_tls"] += 1
 
     def _timed_out(self) -> None:
         self._refuse(408)

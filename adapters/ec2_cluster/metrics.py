@@ -29,7 +29,7 @@ _HELP = {
     "deliveries_total": "Frames sent to proctors.",
     "opened_total": "Connections opened.",
     "closed_total": "Connections closed, by close code; `other` are codes of 3000 and more that a peer made up.",
-    "refused_total": "Handshakes refused, by HTTP status.",
+    "refused_total": "Handshakes refused, by HTTP status; tls: that of TLS failed.",
     "dropped_total": "What was dropped: too_fast, too_big messages; slow, dead connections; conflated views, lagging updates.",
     "slowed_total": "Times that updates for a proctor whose socket was backed up were put further apart.",
     "slowed": "Proctors whose updates are further apart now.",
