@@ -1,1 +1,4 @@
-"""The two ways to deploy the core, each its own package; neither imports the other."""
+"""The two ways to deploy the core, each its own package; neither imports the other.
+
+Beside them is what they have in common: `web`, `dynamodb_keys`.
+"""

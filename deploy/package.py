@@ -117,7 +117,11 @@ def build_lambda(folder: Path, architecture: Architecture) -> Artifact:
         build = Path(temporary) / "build"
         _pip("install", LAMBDA, architecture, "--no-compile", "--target", str(build))
         _prune(build)
-        copy_sources(build, ("core", "adapters/lambda_apigw", "adapters/web"), without=("adapters/lambda_apigw/local",))
+        copy_sources(
+            build,
+            ("core", "adapters/dynamodb_keys.py", "adapters/lambda_apigw", "adapters/web"),
+            without=("adapters/lambda_apigw/local",),
+        )
         precompiled = _precompile(build)
         path = folder / f"proctorwire-lambda-{architecture}.zip"
         size = write_zip(build, path)
@@ -136,6 +140,7 @@ def build_ec2(folder: Path, architecture: Architecture) -> Artifact:
         shutil.copyfile(EC2.requirements, build / "requirements.txt")
         packages = (
             "core",
+            "adapters/dynamodb_keys.py",
             "adapters/ec2_cluster",
             "adapters/web",
             "adapters/lambda_apigw",
@@ -151,9 +156,10 @@ def build_ec2(folder: Path, architecture: Architecture) -> Artifact:
 
 
 def copy_sources(build: Path, packages: tuple[str, ...], *, without: tuple[str, ...] = ()) -> None:
-    """Our own code, as it stands in this installation."""
+    """Our own code, packages or single modules, as it stands in this installation."""
     for package in packages:
-        for source in sorted((_SOURCES / package).rglob("*")):
+        path = _SOURCES / package
+        for source in [path] if path.is_file() else sorted(path.rglob("*")):
             relative = source.relative_to(_SOURCES)
             if not source.is_file() or not source.name.endswith(_CODE) or "__pycache__" in relative.parts:
                 continue

@@ -14,9 +14,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("core", "adapters", "compare", "deploy")
 MAY_IMPORT = {
     "core": {"core"},
-    "adapters.lambda_apigw": {"core", "adapters.lambda_apigw", "adapters.web"},
-    "adapters.ec2_cluster": {"core", "adapters.ec2_cluster", "adapters.web"},
-    "adapters.web": {"core", "adapters.web"},
+    "adapters.dynamodb_keys": {"core"},
+    "adapters.lambda_apigw": {"core", "adapters.dynamodb_keys", "adapters.lambda_apigw", "adapters.web"},
+    "adapters.ec2_cluster": {"core", "adapters.dynamodb_keys", "adapters.ec2_cluster", "adapters.web"},
+    "adapters.web": {"core", "adapters.dynamodb_keys", "adapters.web"},
     # the groups of compare, in their order; what is figures or pages alone knows neither the domain nor a deployment
     "compare.bill": {"compare.bill"},
     "compare.run": {"core", "adapters", "compare.bill", "compare.run"},

@@ -1,9 +1,8 @@
 """The journal in DynamoDB: a ledger that outlives every instance. The journal process and the web app import it, and boto3 with it.
 
-The table and its items are those of the serverless side, so that an exam which moves has one journal: pk `s#SCHOOL#QUIZ#0`, sk
-`STUDENT#VERSION#N`, and the entry in a list of one; a line of the conversation once more, under pk `m#SCHOOL#QUIZ`, one of the
-school's audit log under pk `a#SCHOOL`. (There one save is one item; here an entry may come in another batch each time that it is
-carried, and must still be the same item.) Items expire: `ttl`, of the audit log after a year at the earliest.
+The table and its items are those of the serverless side, so that an exam which moves has one journal; here all students are in
+shard 0, and each item has a list of one entry. (There one save is one item; here an entry may come in another batch each time that
+it is carried, and must still be the same item.) Items expire: `ttl`, of the audit log after a year at the earliest.
 """
 
 from __future__ import annotations
@@ -19,6 +18,17 @@ import msgspec
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from adapters.dynamodb_keys import (
+    AUDIT_SECONDS,
+    MAX_SHARDS,
+    audit_key,
+    audit_partition,
+    conversation_key,
+    conversation_partition,
+    escaped,
+    journal_key,
+    shard_partition,
+)
 from adapters.ec2_cluster.ledger import LedgerPlace, LedgerUnavailableError
 from core.journal import (
     AuditPosition,
@@ -36,8 +46,6 @@ _BATCH = 25  # BatchWriteItem takes no more
 _ATTEMPTS = 6
 _FIRST_PAUSE_SECONDS = 0.1
 _DAY_SECONDS = 86_400
-_AUDIT_SECONDS = 365 * _DAY_SECONDS
-_MAX_SHARDS = 64
 _FIRST, _LAST = " ", "\U0010ffff"
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(list[Entry]).decode
@@ -62,7 +70,7 @@ class DynamoLedger:
         expires = {"N": str(int(time.time() + self._keep_seconds))}
         items: dict[tuple[str, str], _Item] = {}
         for entry in entries:
-            pk, sk = _partition(ExamKey(entry.school, entry.quiz_id)), _sort_key(position_of(entry))
+            pk, sk = shard_partition(ExamKey(entry.school, entry.quiz_id), 0), journal_key(position_of(entry))
             if entry.kind != "audit":
                 items[pk, sk] = {
                     "pk": {"S": pk},
@@ -72,8 +80,8 @@ class DynamoLedger:
                 }
             if is_conversation(entry):
                 pk, sk = (
-                    _conversation_partition(ExamKey(entry.school, entry.quiz_id)),
-                    _conversation_key(position_of(entry)),
+                    conversation_partition(ExamKey(entry.school, entry.quiz_id)),
+                    conversation_key(position_of(entry)),
                 )
                 items[pk, sk] = {
                     "pk": {"S": pk},
@@ -82,8 +90,8 @@ class DynamoLedger:
                     "ttl": expires,
                 }
             if is_audited(entry):
-                pk, sk = _audit_partition(entry.school), _audit_key(audit_position(entry))
-                until = {"N": str(int(time.time() + max(self._keep_seconds, _AUDIT_SECONDS)))}
+                pk, sk = audit_partition(entry.school), audit_key(audit_position(entry))
+                until = {"N": str(int(time.time() + max(self._keep_seconds, AUDIT_SECONDS)))}
                 items[pk, sk] = {
                     "pk": {"S": pk},
                     "sk": {"S": sk},
@@ -102,7 +110,7 @@ class DynamoLedger:
                 TableName=self._table,
                 ConsistentRead=True,
                 KeyConditionExpression="pk = :pk",
-                ExpressionAttributeValues={":pk": {"S": _partition(exam)}},
+                ExpressionAttributeValues={":pk": {"S": shard_partition(exam, 0)}},
             )
             for page in pages:
                 for item in page["Items"]:
@@ -113,30 +121,29 @@ class DynamoLedger:
         self, exam: ExamKey, student_id: str | None, after: Position | None, *, newest_first: bool
     ) -> Iterator[Entry]:
         """See `Ledger`."""
-        low, high = (_FIRST, _LAST) if student_id is None else (f"{_escaped(student_id)}#", f"{_escaped(student_id)}$")
+        low, high = (_FIRST, _LAST) if student_id is None else (f"{escaped(student_id)}#", f"{escaped(student_id)}$")
         return self._behind(
-            _partition(exam), low, high, after, None if after is None else _sort_key(after), newest_first
+            shard_partition(exam, 0), low, high, after, None if after is None else journal_key(after), newest_first
         )
 
     def conversation(self, exam: ExamKey, after: Position | None, *, newest_first: bool) -> Iterator[Entry]:
         """See `Ledger`."""
-        there = None if after is None else _conversation_key(after)
-        return self._behind(_conversation_partition(exam), _FIRST, _LAST, after, there, newest_first)
+        there = None if after is None else conversation_key(after)
+        return self._behind(conversation_partition(exam), _FIRST, _LAST, after, there, newest_first)
 
     def audit(self, school: str, after: AuditPosition | None, *, newest_first: bool) -> Iterator[Entry]:
         """See `Ledger`."""
         low, high = _FIRST, _LAST
         if after is not None:
-            low, high = (low, _audit_key(after)) if newest_first else (_audit_key(after), high)
-        for entry in self._between(_audit_partition(school), low, high, newest_first):
+            low, high = (low, audit_key(after)) if newest_first else (audit_key(after), high)
+        for entry in self._between(audit_partition(school), low, high, newest_first):
             if audit_position(entry) != after:
                 yield entry
 
     def purge(self, exam: ExamKey, until: float) -> tuple[int, bool]:
         """See `Ledger`. The serverless side may have spread an exam that came from there over several partitions."""
-        school, quiz_id = _escaped(exam.school), _escaped(exam.quiz_id)
         gone = 0
-        for pk in (_conversation_partition(exam), *(f"s#{school}#{quiz_id}#{shard}" for shard in range(_MAX_SHARDS))):
+        for pk in (conversation_partition(exam), *(shard_partition(exam, shard) for shard in range(MAX_SHARDS))):
             with _reaching():
                 pages = self._client.get_paginator("query").paginate(
                     TableName=self._table,
@@ -154,7 +161,7 @@ class DynamoLedger:
 
     def place(self, position: Position) -> tuple[str, int, int]:
         """See `Ledger`."""
-        return f"{_escaped(position.student_id)}#", position.version, position.n
+        return f"{escaped(position.student_id)}#", position.version, position.n
 
     def _behind(
         self, pk: str, low: str, high: str, after: Position | None, there: str | None, newest_first: bool
@@ -196,36 +203,6 @@ class DynamoLedger:
         raise LedgerUnavailableError(
             f"DynamoDB table {self._table} is too busy: {len(requests)} entries were not taken"
         )
-
-
-def _partition(exam: ExamKey) -> str:
-    return f"s#{_escaped(exam.school)}#{_escaped(exam.quiz_id)}#0"
-
-
-def _sort_key(position: Position) -> str:
-    return f"{_escaped(position.student_id)}#{position.version:016d}#{position.n:03d}"
-
-
-def _conversation_partition(exam: ExamKey) -> str:
-    return f"m#{_escaped(exam.school)}#{_escaped(exam.quiz_id)}"
-
-
-def _conversation_key(position: Position) -> str:
-    return f"{int(position.at * 1000):013d}#{_sort_key(position)}"
-
-
-def _audit_partition(school: str) -> str:
-    return f"a#{_escaped(school)}"
-
-
-def _audit_key(position: AuditPosition) -> str:
-    place = Position(position.at, position.student_id, position.version, position.n)
-    return f"{int(position.at * 1000):013d}#{_escaped(position.quiz_id)}#{_sort_key(place)}"
-
-
-def _escaped(value: str) -> str:
-    """As the serverless side escapes it: an id as a part of a key, without the separator."""
-    return value.replace("%", "%25").replace("#", "%23")
 
 
 @contextlib.contextmanager

@@ -11,10 +11,7 @@ from typing import Any
 
 import msgspec
 
-from adapters.lambda_apigw.aws_http import DynamoDb
-from adapters.lambda_apigw.ports import Store
-from adapters.lambda_apigw.store import (
-    OPEN,
+from adapters.dynamodb_keys import (
     audit_key,
     audit_partition,
     conversation_key,
@@ -22,9 +19,11 @@ from adapters.lambda_apigw.store import (
     escaped,
     journal_key,
     plain,
-    shard_of,
     shard_partition,
 )
+from adapters.lambda_apigw.aws_http import DynamoDb
+from adapters.lambda_apigw.ports import Store
+from adapters.lambda_apigw.store import OPEN, shard_of
 from core.journal import AuditPosition, Entry, Position, audit_position, position_of
 from core.participant import ExamKey
 

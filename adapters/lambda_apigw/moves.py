@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
+from adapters.dynamodb_keys import shard_partition
 from adapters.lambda_apigw.aws_http import AwsError, DynamoDb
 from adapters.lambda_apigw.ports import InboxItem
-from adapters.lambda_apigw.store import escaped
 from core import events, migration
 from core.migration import Health, Move
 from core.participant import ExamKey, ParticipantKey
@@ -90,7 +90,7 @@ class DynamoMoves:
                 self._table,
                 KeyConditionExpression="pk = :pk AND begins_with(sk, :inbox)",
                 ExpressionAttributeValues={
-                    ":pk": {"S": f"s#{escaped(exam.school)}#{escaped(exam.quiz_id)}#{shard}"},
+                    ":pk": {"S": shard_partition(exam, shard)},
                     ":inbox": {"S": "i#"},
                 },
             )

@@ -9,10 +9,9 @@ One table holds what is current, another the journal. Keys (a `#` or `%` in an i
     e#SCHOOL#QUIZ             exam                        the exam, and over how many shards its students are spread
     open                      SCHOOL#QUIZ#SHARD           an open exam: `a` its next sweep, `n` what the last one counted
 
-The journal's pk is the participant's, its sk `STUDENT#VERSION#N`: one item for the entries of one save, under the number of the
-first, because each item of a transaction costs two write units. Lines of the conversation with proctors are there twice, once more
-under pk `m#SCHOOL#QUIZ`, sk `MILLISECONDS#STUDENT#VERSION#N`, so that they can be read in the order of time; so are those of the
-school's audit log, what people did, under pk `a#SCHOOL`, sk `MILLISECONDS#QUIZ#STUDENT#VERSION#N`. A participant's item stays
+The journal's keys are in `adapters.dynamodb_keys`: one item for the entries of one save, under the number of the first, because
+each item of a transaction costs two write units. Lines of the conversation with proctors are there twice, so that they can be read
+in the order of time; so are those of the school's audit log, what people did. A participant's item stays
 below 1 KB, because a larger one costs every report a second write unit; so the commands live apart, and the ids that are in the
 key are not in the record again. A save without entries and without a change of commands is one PutItem; all others are one
 TransactWriteItems, which costs twice the units.
@@ -33,6 +32,18 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from adapters.dynamodb_keys import (
+    AUDIT_SECONDS,
+    MAX_SHARDS,
+    audit_key,
+    audit_partition,
+    conversation_key,
+    conversation_partition,
+    escaped,
+    journal_key,
+    plain,
+    shard_partition,
+)
 from adapters.lambda_apigw.aws_http import AwsError, DynamoDb
 from adapters.lambda_apigw.ports import InboxItem, Row, SweepTicket
 from core import events
@@ -42,9 +53,7 @@ from core.errors import LocalError
 from core.exam import Exam
 from core.incidents import SilenceCounts
 from core.journal import (
-    AuditPosition,
     Entry,
-    Position,
     audit_position,
     audited,
     is_audited,
@@ -63,10 +72,6 @@ _PLAIN_BYTES = 760
 
 STUDENTS_OF_A_SHARD = 1_000
 """Also where a big exam begins, whose changes are published together: the account's requests a second are shared by everything."""
-MAX_SHARDS = 64
-
-AUDIT_SECONDS = 365 * 86_400.0
-"""How long lines of the audit log are kept at least: an exam's own data may be gone long before."""
 
 _ZLIB = 0x78  # the first byte of zlib's format; a record in MessagePack begins with a map, 0x80 or above
 _Item = dict[str, Any]
@@ -80,11 +85,6 @@ _decode_counts = msgspec.json.Decoder(SilenceCounts).decode
 
 class TornRead(LocalError):
     """A record and its commands did not fit together at any of several reads."""
-
-
-def escaped(value: str) -> str:
-    """An id as a part of a key: without the separator."""
-    return value.replace("%", "%25").replace("#", "%23") if "#" in value or "%" in value else value
 
 
 def shard_of(student_id: str, shards: int) -> int:
@@ -499,32 +499,6 @@ def _joined(record: Participant, item: _Item, commands: _Item | None) -> Partici
     return replace(record, commands=_decode_commands(encoded))
 
 
-def journal_key(position: Position) -> str:
-    """The sort key of a save's entries in the journal: students in the order of their escaped ids."""
-    return f"{escaped(position.student_id)}#{position.version:016d}#{position.n:03d}"
-
-
-def conversation_partition(exam: ExamKey) -> str:
-    """Where the conversation of an exam lies in the journal."""
-    return f"m#{escaped(exam.school)}#{escaped(exam.quiz_id)}"
-
-
-def conversation_key(position: Position) -> str:
-    """The sort key of a line of the conversation."""
-    return f"{int(position.at * 1000):013d}#{journal_key(position)}"
-
-
-def audit_partition(school: str) -> str:
-    """Where the audit log of a school lies in the journal."""
-    return f"a#{escaped(school)}"
-
-
-def audit_key(position: AuditPosition) -> str:
-    """The sort key of a line of the audit log."""
-    place = Position(position.at, position.student_id, position.version, position.n)
-    return f"{int(position.at * 1000):013d}#{escaped(position.quiz_id)}#{journal_key(place)}"
-
-
 def _condition(version: int | None) -> _Item:
     if version is None:
         return {"ConditionExpression": "attribute_not_exists(pk)"}
@@ -539,18 +513,8 @@ def _exam_partition(exam: ExamKey) -> str:
     return f"e#{escaped(exam.school)}#{escaped(exam.quiz_id)}"
 
 
-def shard_partition(exam: ExamKey, shard: int) -> str:
-    """Where a shard's participants lie, and their entries in the journal."""
-    return f"s#{escaped(exam.school)}#{escaped(exam.quiz_id)}#{shard}"
-
-
 def _ticket_key(exam: ExamKey, shard: int) -> _Item:
     return _key(OPEN, f"{escaped(exam.school)}#{escaped(exam.quiz_id)}#{shard}")
-
-
-def plain(value: str) -> str:
-    """The id that was escaped."""
-    return value.replace("%23", "#").replace("%25", "%")
 
 
 def _number(value: float) -> _Item:

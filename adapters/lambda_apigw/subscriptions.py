@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
+from adapters.dynamodb_keys import escaped, plain
 from adapters.lambda_apigw.aws_http import AwsError, DynamoDb
 from adapters.lambda_apigw.ports import TOKEN_GRACE_SECONDS
-from adapters.lambda_apigw.store import escaped
 from core.identity import Principal, Role
 from core.participant import ExamKey
 from core.revocation import Revocation, is_refused
@@ -203,8 +203,3 @@ def _revoked(school: str, role: Role) -> str:
 def _revocation_key(revocation: Revocation) -> _Item:
     pk = _revoked(revocation.school, revocation.role)
     return {"pk": {"S": pk}, "sk": {"S": f"{escaped(revocation.quiz_id)}#{escaped(revocation.subject)}"}}
-
-
-def plain(value: str) -> str:
-    """An id from a part of a key."""
-    return value.replace("%23", "#").replace("%25", "%")

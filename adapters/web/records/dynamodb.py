@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from msgspec import Struct
 
+from adapters.dynamodb_keys import escaped
 from adapters.web.records import Assignment, ExamRecord, School, SchoolKey
 from core.participant import ExamKey
 from core.roster import RosterLine
@@ -61,11 +62,11 @@ class DynamoRecords:
 
     def put_school(self, school: School) -> None:
         """See `Records`."""
-        self._table.put([_item("r", _escaped(school.school), school)])
+        self._table.put([_item("r", escaped(school.school), school)])
 
     def school(self, school: str) -> School | None:
         """See `Records`."""
-        return _read(self._table.get("r", _escaped(school)), School)
+        return _read(self._table.get("r", escaped(school)), School)
 
     def schools(self) -> Iterator[School]:
         """See `Records`."""
@@ -74,18 +75,18 @@ class DynamoRecords:
     def add_key(self, key: SchoolKey) -> bool:
         """See `Records`."""
         pointer = _item(f"k#{key.digest}", _KEY, _Pointer(key.school, key.key_id))
-        return self._table.put([_item(_school(key.school), f"key#{_escaped(key.key_id)}", key), pointer], new=True)
+        return self._table.put([_item(_school(key.school), f"key#{escaped(key.key_id)}", key), pointer], new=True)
 
     def put_key(self, key: SchoolKey) -> bool:
         """See `Records`. What shows where it is stays as it was made."""
-        return self._table.put([_item(_school(key.school), f"key#{_escaped(key.key_id)}", key)], new=False)
+        return self._table.put([_item(_school(key.school), f"key#{escaped(key.key_id)}", key)], new=False)
 
     def key_of(self, digest: str) -> SchoolKey | None:
         """See `Records`. Two reads; callers remember the answer for a while."""
         pointer = _read(self._table.get(f"k#{digest}", _KEY), _Pointer)
         if pointer is None:
             return None
-        return _read(self._table.get(_school(pointer.school), f"key#{_escaped(pointer.key_id)}"), SchoolKey)
+        return _read(self._table.get(_school(pointer.school), f"key#{escaped(pointer.key_id)}"), SchoolKey)
 
     def keys(self, school: str) -> list[SchoolKey]:
         """See `Records`."""
@@ -93,11 +94,11 @@ class DynamoRecords:
 
     def put_exam(self, exam: ExamRecord) -> None:
         """See `Records`."""
-        self._table.put([_item(_school(exam.school), f"exam#{_escaped(exam.quiz_id)}", exam)])
+        self._table.put([_item(_school(exam.school), f"exam#{escaped(exam.quiz_id)}", exam)])
 
     def exam(self, key: ExamKey) -> ExamRecord | None:
         """See `Records`."""
-        return _read(self._table.get(_school(key.school), f"exam#{_escaped(key.quiz_id)}"), ExamRecord)
+        return _read(self._table.get(_school(key.school), f"exam#{escaped(key.quiz_id)}"), ExamRecord)
 
     def exams(self, school: str, after: str = "") -> Iterator[ExamRecord]:
         """See `Records`."""
@@ -106,11 +107,11 @@ class DynamoRecords:
     def put_lines(self, exam: ExamKey, lines: Sequence[RosterLine]) -> None:
         """See `Records`."""
         for line in lines:
-            self._table.put([_item(_exam(exam), f"line#{_escaped(str(line.student_id))}", line)])
+            self._table.put([_item(_exam(exam), f"line#{escaped(str(line.student_id))}", line)])
 
     def drop_line(self, exam: ExamKey, student_id: str) -> bool:
         """See `Records`."""
-        return self._table.delete(_exam(exam), f"line#{_escaped(student_id)}")
+        return self._table.delete(_exam(exam), f"line#{escaped(student_id)}")
 
     def lines(self, exam: ExamKey, after: str = "") -> Iterator[RosterLine]:
         """See `Records`."""
@@ -118,11 +119,11 @@ class DynamoRecords:
 
     def assign(self, exam: ExamKey, assignment: Assignment) -> None:
         """See `Records`."""
-        self._table.put([_item(_exam(exam), f"proctor#{_escaped(assignment.proctor_id)}", assignment)])
+        self._table.put([_item(_exam(exam), f"proctor#{escaped(assignment.proctor_id)}", assignment)])
 
     def unassign(self, exam: ExamKey, proctor_id: str) -> bool:
         """See `Records`."""
-        return self._table.delete(_exam(exam), f"proctor#{_escaped(proctor_id)}")
+        return self._table.delete(_exam(exam), f"proctor#{escaped(proctor_id)}")
 
     def assignments(self, exam: ExamKey) -> list[Assignment]:
         """See `Records`."""
@@ -140,7 +141,7 @@ class DynamoRecords:
 
     def _all(self, pk: str, prefix: str, kind: type[_T], after: str = "") -> Iterator[_T]:
         """The records of these keys, from behind the id `after`."""
-        low = f"{prefix}{_escaped(after)}"
+        low = f"{prefix}{escaped(after)}"
         high = f"{prefix[:-1]}$" if prefix else "\U0010ffff"  # the character after '#'
         for item in self._table.query(pk, low or " ", high):
             if not after or item["sk"]["S"] != low:
@@ -156,13 +157,8 @@ def _read(item: dict[str, Any] | None, kind: type[_T]) -> _T | None:
 
 
 def _school(school: str) -> str:
-    return f"r#{_escaped(school)}"
+    return f"r#{escaped(school)}"
 
 
 def _exam(exam: ExamKey) -> str:
-    return f"r#{_escaped(exam.school)}#{_escaped(exam.quiz_id)}"
-
-
-def _escaped(value: str) -> str:
-    """An id as a part of a key, without the separator."""
-    return value.replace("%", "%25").replace("#", "%23")
+    return f"r#{escaped(exam.school)}#{escaped(exam.quiz_id)}"

@@ -9,12 +9,12 @@ import pytest
 from moto import mock_aws
 from msgspec.structs import replace
 
-from adapters.ec2_cluster import ledger_dynamodb
+from adapters import dynamodb_keys
 from adapters.ec2_cluster.config import SettingsError, read_settings
 from adapters.ec2_cluster.ledger import LedgerPlace, LedgerUnavailableError, ledger_place
 from adapters.ec2_cluster.ledger_dynamodb import DynamoLedger
 from adapters.ec2_cluster.ledger_sqlite import SqliteLedger
-from adapters.lambda_apigw import resources, store
+from adapters.lambda_apigw import resources
 from adapters.lambda_apigw.aws_http import Credentials, DynamoDb, Session
 from adapters.lambda_apigw.local.ministack import MiniStack
 from adapters.lambda_apigw.store import DynamoStore
@@ -163,18 +163,20 @@ def test_timelines_and_the_conversation_are_read_from_any_position_either_way(le
     assert list(ledger.conversation(ExamKey("north", "math"), None, newest_first=False)) == []
 
 
-def test_both_sides_write_the_same_keys():
-    """The adapters know nothing of each other, and a school that moves has one journal."""
+def test_no_two_ids_meet_in_a_key_and_keys_sort_as_what_they_are_of():
+    """What is in tables out there stays readable: these are the keys as they have always been."""
     exam = ExamKey("north#1", "math%/é")
-    for position in (Position(1_700_000_000.1235, "ann#1", 7, 0), Position(0.0, "", 1_700_000_000_123, 999)):
-        assert ledger_dynamodb._sort_key(position) == store.journal_key(position)
-        assert ledger_dynamodb._conversation_key(position) == store.conversation_key(position)
-    assert ledger_dynamodb._conversation_partition(exam) == store.conversation_partition(exam)
-    done = AuditPosition(1_700_000_000.1235, exam.quiz_id, "ann#1", 7, 100)
-    assert ledger_dynamodb._audit_key(done) == store.audit_key(done)
-    assert ledger_dynamodb._audit_partition(exam.school) == store.audit_partition(exam.school)
-    assert ledger_dynamodb._MAX_SHARDS == store.MAX_SHARDS
-    assert ledger_dynamodb._AUDIT_SECONDS == store.AUDIT_SECONDS
+    assert dynamodb_keys.shard_partition(exam, 3) == "s#north%231#math%25/é#3"
+    assert dynamodb_keys.conversation_partition(exam) == "m#north%231#math%25/é"
+    assert dynamodb_keys.audit_partition(exam.school) == "a#north%231"
+    position = Position(1_700_000_000.1235, "ann#1", 7, 0)
+    assert dynamodb_keys.journal_key(position) == "ann%231#0000000000000007#000"
+    assert dynamodb_keys.conversation_key(position) == "1700000000123#ann%231#0000000000000007#000"
+    done = AuditPosition(1_700_000_000.1235, "math#", "ann#1", 7, 100)
+    assert dynamodb_keys.audit_key(done) == "1700000000123#math%23#ann%231#0000000000000007#100"
+    for value in ("", "#", "%", "%23", "%2523#", "a#b%c"):
+        assert "#" not in dynamodb_keys.escaped(value)
+        assert dynamodb_keys.plain(dynamodb_keys.escaped(value)) == value
 
 
 # --- the audit log and purges -----------------------------------------------------------------------------------------------

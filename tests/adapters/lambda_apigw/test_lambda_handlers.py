@@ -431,18 +431,17 @@ print(sorted(set({heavy.split()!r}) & set(sys.modules)))
     assert result.stdout.strip() == "[]"
 
 
+@pytest.mark.alone
 def test_a_cold_start_takes_at_most_200_ms_of_cpu_above_python() -> None:
-    """CPU time and the best of three, because other work on this machine must not fail it; the TLS context is included."""
+    """CPU time and the best of five, in turns, because other work on this machine must not fail it; with the TLS context."""
     environ = ENVIRONMENT | {"PATH": os.environ["PATH"], "AWS_LAMBDA_FUNCTION_NAME": "message"}
 
     def cpu_ms(code: str) -> float:
         tail = "\nimport time; print(time.process_time() * 1000)"
-        best = float("inf")
-        for _ in range(3):
-            done = subprocess.run(
-                [sys.executable, "-c", code + tail], env=environ, capture_output=True, text=True, check=True
-            )
-            best = min(best, float(done.stdout))
-        return best
+        done = subprocess.run(
+            [sys.executable, "-c", code + tail], env=environ, capture_output=True, text=True, check=True
+        )
+        return float(done.stdout)
 
-    assert cpu_ms("import adapters.lambda_apigw.handler as h; h.application()") - cpu_ms("pass") < 200
+    turns = [(cpu_ms("pass"), cpu_ms("import adapters.lambda_apigw.handler as h; h.application()")) for _ in range(5)]
+    assert min(ours for _, ours in turns) - min(bare for bare, _ in turns) < 200
