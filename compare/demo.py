@@ -284,7 +284,11 @@ class DemoError(Exception):
 
 async def demo(students: int, port: int, seed: int, tell: Callable[[Links], None]) -> None:
     """Run until cancelled or ended by SIGTERM; `tell` is called when there is something to see. Raises `DemoError`."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is ended as for Ctrl-C
+    this = asyncio.current_task()
+    assert this is not None  # it runs
+    asyncio.get_running_loop().add_signal_handler(
+        signal.SIGTERM, this.cancel
+    )  # what was started is ended as for Ctrl-C
     rng = random.Random(seed)  # noqa: S311  names and habits, no secrets
     school_key, crowd = new_secret(), faces(students, rng)
     with _environment(PROCTORWIRE_ORIGINS="*"):  # the pages come from another port of this machine
@@ -292,17 +296,25 @@ async def demo(students: int, port: int, seed: int, tell: Callable[[Links], None
         async with cluster, _web(cluster, school_key, port) as site:
             await asyncio.to_thread(_open_exam, site, school_key, crowd)
             links = _links(site, cluster)
-            async with asyncio.TaskGroup() as tasks:
-                around = Surroundings(Clock(), Traffic(), [], lambda: None)
-                started_at = time.time() - ALREADY_SECONDS
-                for face in crowd:
-                    if face.comes:
-                        token = _token(cluster, "student", face.student_id, face)
-                        own = random.Random(rng.random())  # noqa: S311
-                        student = DemoStudent(face, cluster.urls[0], token, around, own, started_at)
+            around = Surroundings(Clock(), Traffic(), [], lambda: None)
+            started_at = time.time() - ALREADY_SECONDS
+            come = []
+            for face in crowd:
+                if face.comes:
+                    token = _token(cluster, "student", face.student_id, face)
+                    own = random.Random(rng.random())  # noqa: S311
+                    come.append(DemoStudent(face, cluster.urls[0], token, around, own, started_at))
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    for student in come:
                         tasks.create_task(student.live())
-                tell(links)
-                await asyncio.Event().wait()
+                    tell(links)
+                    await asyncio.Event().wait()
+            finally:  # before their servers end: they would call for them again
+                for student in come:
+                    student.stop()
+                for task in around.tasks:
+                    task.cancel()
 
 
 def _token(cluster: LocalCluster, role: Literal["student", "proctor"], subject: str, face: Face | None = None) -> str:

@@ -225,8 +225,8 @@ def demo(students: int, port: int, seed: int, as_json: bool) -> None:
 
     try:
         asyncio.run(run(students, port, seed, tell))
-    except KeyboardInterrupt:
-        pass
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        pass  # Ctrl-C, SIGTERM
     except (DemoError, LocalClusterError) as error:
         raise click.ClickException(str(error)) from error
 
