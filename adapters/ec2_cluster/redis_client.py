@@ -18,6 +18,7 @@ import logging
 import os
 import random
 import ssl
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -201,7 +202,7 @@ class _Link(asyncio.Protocol):
             self._transport.abort()
 
 
-class _Reconnecting:
+class _Reconnecting(ABC):
     """Keeps one link open: connect, be told, wait until it is lost, try again with full jitter."""
 
     def __init__(self, address: RedisAddress, tls: ssl.SSLContext | None, connect_seconds: float) -> None:
@@ -313,7 +314,7 @@ class _Reconnecting:
         self._greeted(replies[len(required) :])
         return link
 
-    def _greeted(self, optional: Sequence[Any]) -> None:
+    def _greeted(self, optional: Sequence[Any]) -> None:  # noqa: B027 - most have no use for it
         """The answers to what an access list may forbid."""
 
     def _greeting(self) -> tuple[list[bytes], list[bytes]]:
@@ -326,11 +327,13 @@ class _Reconnecting:
             required.append(("SELECT", self.address.db))
         return [_pack(command) for command in required], []
 
+    @abstractmethod
     def _up(self, link: _Link) -> None:
-        raise NotImplementedError
+        """The link is open."""
 
+    @abstractmethod
     def _down(self, error: Exception) -> None:
-        raise NotImplementedError
+        """The link, open or on its way, is lost."""
 
 
 class _Waiting:

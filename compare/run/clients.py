@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -133,7 +134,7 @@ class _Socket(WSListener):
         self._transport.disconnect(False)
 
 
-class Client:
+class Client(ABC):
     """What pages and dashboards have in common: one connection at a time, and the will to get it back."""
 
     def __init__(self, name: str, url: str, token: str, surroundings: Surroundings) -> None:
@@ -183,7 +184,7 @@ class Client:
             timer.cancel()
         self._timers.clear()
 
-    def patrol(self, now: float) -> None:
+    def patrol(self, now: float) -> None:  # noqa: B027 - most have nothing that waits
         """Look after what waits; called about once a second."""
 
     def _end(self, how: LineEnd, end: Callable[[_Socket], None]) -> None:
@@ -320,14 +321,17 @@ class Client:
 
         self._later(order.after_ms / 1000, go)
 
+    @abstractmethod
     def _on_open(self, now: float) -> None:
-        raise NotImplementedError
+        """There is a connection."""
 
+    @abstractmethod
     def _on_close(self, now: float, how: LineEnd, code: int) -> None:
-        raise NotImplementedError
+        """It is no more."""
 
+    @abstractmethod
     def _on_frame(self, now: float, frame: m.ServerFrame) -> None:
-        raise NotImplementedError
+        """A frame came on it."""
 
 
 class Student(Client):

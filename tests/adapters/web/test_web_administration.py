@@ -123,7 +123,7 @@ def test_a_school_goes_on_with_its_key_while_the_records_are_away(cluster, quiz,
     student = {"role": "student", "quiz_id": quiz, "student_id": "s1", "quiz_attempt_id": "a1"}
     ok(cluster.post("/api/token", student, key=key))
     refused(cluster.post("/api/token", student, key="pwk_unknown"), 503, "unavailable")
-    refused(proctor_token(cluster, quiz, "p1"), 503, "unavailable"), "who is assigned is not known"
+    refused(proctor_token(cluster, quiz, "p1"), 503, "unavailable")  # who is assigned is not known
 
 
 # --- proctors ---------------------------------------------------------------------------------------------------------------
